@@ -1,0 +1,114 @@
+#include "engine/storage.h"
+
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include <bit>
+#include <cstdlib>
+#include <new>
+#include <vector>
+
+namespace fastntk {
+namespace {
+
+constexpr size_t huge_page = size_t{2} << 20;
+
+// Four buckets to a power of two: at most a quarter of a block is unused.
+size_t bucket_size(size_t bytes) {
+  if (bytes <= 256) return 256;
+  const size_t step = std::bit_floor(bytes - 1) / 4;
+  return (bytes + step - 1) / step * step;
+}
+
+class Cache {
+ public:
+  void* allocate(size_t bytes) {
+    const size_t size = bucket_size(bytes);
+    {
+      const std::lock_guard lock(mutex_);
+      statistics_.live += size;
+      if (statistics_.live > statistics_.peak) statistics_.peak = statistics_.live;
+      auto& free_list = free_[size];
+      if (!free_list.empty()) {
+        void* p = free_list.back();
+        free_list.pop_back();
+        statistics_.cached -= size;
+        return p;
+      }
+    }
+    const size_t alignment = size >= huge_page ? huge_page : 64;
+    void* p = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+    if (!p) {
+      release();
+      p = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+    }
+    if (!p) {
+      const std::lock_guard lock(mutex_);
+      statistics_.live -= size;
+      throw std::bad_alloc();
+    }
+    if (size >= huge_page) madvise(p, size, MADV_HUGEPAGE);
+    return p;
+  }
+
+  void deallocate(void* p, size_t bytes) {
+    const size_t size = bucket_size(bytes);
+    const std::lock_guard lock(mutex_);
+    statistics_.live -= size;
+    if (size >= keep_limit) {
+      std::free(p);
+      return;
+    }
+    statistics_.cached += size;
+    free_[size].push_back(p);
+  }
+
+  void release() {
+    const std::lock_guard lock(mutex_);
+    for (auto& [size, blocks] : free_)
+      for (void* p : blocks) std::free(p);
+    free_.clear();
+    statistics_.cached = 0;
+  }
+
+  MemoryStatistics statistics() {
+    const std::lock_guard lock(mutex_);
+    return statistics_;
+  }
+  void reset_peak() {
+    const std::lock_guard lock(mutex_);
+    statistics_.peak = statistics_.live;
+  }
+
+ private:
+  // Larger blocks go straight back: they are rare, and keeping them would double the peak.
+  static constexpr size_t keep_limit = size_t{64} << 20;
+  std::mutex mutex_;
+  std::map<size_t, std::vector<void*>> free_;
+  MemoryStatistics statistics_;
+};
+
+// Never destroyed: tensors with static storage duration may outlive any order of destruction.
+Cache& cache() {
+  static Cache* const instance = new Cache;
+  return *instance;
+}
+
+}  // namespace
+
+MemoryStatistics memory_statistics() { return cache().statistics(); }
+void reset_peak_memory() { cache().reset_peak(); }
+void release_cached_memory() { cache().release(); }
+
+size_t peak_resident_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<size_t>(usage.ru_maxrss) * 1024;
+}
+
+Buffer::Buffer(size_t bytes) : data_(cache().allocate(bytes)), bytes_(bytes) {}
+Buffer::~Buffer() {
+  if (data_) cache().deallocate(data_, bytes_);
+}
+
+}  // namespace fastntk

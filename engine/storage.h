@@ -1,0 +1,83 @@
+// Memory: reference-counted blocks from a cache that counts what it hands out.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+
+namespace fastntk {
+
+/// Where a tensor's elements live. Only the CPU today; nothing outside the backends may assume host memory.
+enum class Device : uint8_t { cpu };
+
+/// What the counting cache has handed out (live), the most it ever had out (peak) and what it keeps for reuse (cached), in bytes.
+struct MemoryStatistics {
+  size_t live = 0, peak = 0, cached = 0;
+};
+MemoryStatistics memory_statistics();
+/// Starts a new measurement: peak becomes live.
+void reset_peak_memory();
+/// Gives cached blocks back to the operating system.
+void release_cached_memory();
+/// The operating system's high-water mark of this process's resident memory, in bytes.
+size_t peak_resident_bytes();
+
+/// Raw bytes, 64-byte aligned, uninitialised, counted by memory_statistics(). For scratch space inside kernels.
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(size_t bytes);
+  ~Buffer();
+  Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    std::swap(data_, other.data_), std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  template <class T>
+  T* as() const { return static_cast<T*>(data_); }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+/// The block behind one or more tensors. `version` rises with every mutable access, so that what was derived from the
+/// contents (packed or transformed weights) knows when it is stale.
+class Storage {
+ public:
+  Storage(size_t bytes, Device device) : buffer_(bytes), device_(device) {}
+  void* data() const { return buffer_.as<void>(); }
+  size_t bytes() const { return buffer_.bytes(); }
+  Device device() const { return device_; }
+  uint64_t version() const { return version_.load(std::memory_order_acquire); }
+  void touch() { version_.fetch_add(1, std::memory_order_acq_rel); }
+
+  /// Returns what `make()` made for `key` from the present contents; makes it again after the contents changed.
+  template <class T, class Make>
+  std::shared_ptr<const T> derived(const std::string& key, Make&& make) {
+    const std::lock_guard lock(mutex_);
+    auto& entry = derived_[key];
+    const uint64_t now = version();
+    if (!entry.value || entry.version != now) entry = {now, std::make_shared<const T>(make())};
+    return std::static_pointer_cast<const T>(entry.value);
+  }
+
+ private:
+  struct Derived {
+    uint64_t version = 0;
+    std::shared_ptr<const void> value;
+  };
+  Buffer buffer_;
+  Device device_;
+  std::atomic<uint64_t> version_{0};
+  std::mutex mutex_;
+  std::map<std::string, Derived> derived_;
+};
+
+}  // namespace fastntk
