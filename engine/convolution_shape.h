@@ -34,8 +34,8 @@ struct ConvolutionShape {
   }
 };
 
-/// `exact`: every product is a product of an input and a weight. `fast`: Winograd F(4x4, 3x3) where the shape allows it,
-/// about 1e-5 of the largest value, two to four times fewer multiplications.
+/// `exact`: every product is a product of an input and a weight. `fast`: Winograd F(4x4, 3x3) where the shape allows
+/// it, about 1e-5 of the largest value, two to four times fewer multiplications.
 enum class ConvolutionAlgorithm : uint8_t { exact, fast };
 
 }  // namespace fastntk

@@ -12,7 +12,8 @@ namespace fastntk {
 
 constexpr int max_rank = 8;
 
-/// A list of at most eight 64-bit integers; used for shapes and for strides. Axes may be counted from the back: -1 is the last.
+/// A list of at most eight 64-bit integers; used for shapes and for strides. Axes may be counted from the back: -1 is
+/// the last.
 class Shape {
  public:
   Shape() = default;

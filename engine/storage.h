@@ -7,13 +7,15 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 
 namespace fastntk {
 
 /// Where a tensor's elements live. Only the CPU today; nothing outside the backends may assume host memory.
 enum class Device : uint8_t { cpu };
 
-/// What the counting cache has handed out (live), the most it ever had out (peak) and what it keeps for reuse (cached), in bytes.
+/// What the counting cache has handed out (live), the most it ever had out (peak) and what it keeps for reuse (cached),
+/// in bytes.
 struct MemoryStatistics {
   size_t live = 0, peak = 0, cached = 0;
 };
@@ -31,7 +33,8 @@ class Buffer {
   Buffer() = default;
   explicit Buffer(size_t bytes);
   ~Buffer();
-  Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Buffer(Buffer&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
   Buffer& operator=(Buffer&& other) noexcept {
     std::swap(data_, other.data_), std::swap(bytes_, other.bytes_);
     return *this;
@@ -39,7 +42,9 @@ class Buffer {
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   template <class T>
-  T* as() const { return static_cast<T*>(data_); }
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
   size_t bytes() const { return bytes_; }
 
  private:

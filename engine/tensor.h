@@ -26,7 +26,9 @@ class Tensor {
   template <class T>
   static Tensor from(const Shape& shape, std::span<const T> values);
   template <class T>
-  static Tensor from(const Shape& shape, const std::vector<T>& values) { return from<T>(shape, std::span<const T>(values)); }
+  static Tensor from(const Shape& shape, const std::vector<T>& values) {
+    return from<T>(shape, std::span<const T>(values));
+  }
   static Tensor scalar(double value, DType dtype = DType::float32) { return full({}, value, dtype); }
 
   bool defined() const { return storage_ != nullptr; }
@@ -55,7 +57,9 @@ class Tensor {
   Tensor reshape(const Shape& shape) const;
   /// Axis i of the result is axis order[i] of this tensor.
   Tensor permute(std::span<const int> order) const;
-  Tensor permute(std::initializer_list<int> order) const { return permute(std::span<const int>(order.begin(), order.size())); }
+  Tensor permute(std::initializer_list<int> order) const {
+    return permute(std::span<const int>(order.begin(), order.size()));
+  }
   Tensor transpose(int a, int b) const;
   /// Elements from, from+step, … below to, of one axis.
   Tensor slice(int axis, int64_t from, int64_t to, int64_t step = 1) const;
