@@ -1,0 +1,173 @@
+#include "engine/file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+namespace fastntk {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "files are read and written without swapping bytes");
+
+// One system call moves at most 2 GiB.
+constexpr size_t largest_transfer = size_t{1} << 30;
+
+template <class Call>
+auto uninterrupted(Call&& call) {
+  for (;;) {
+    const auto result = call();
+    if (result >= 0 || errno != EINTR) return result;
+  }
+}
+
+void sync(int descriptor, const std::string& path) {
+  // Some file systems cannot flush a folder and say EINVAL; there is nothing left to do there.
+  if (uninterrupted([&] { return fsync(descriptor); }) != 0 && errno != EINVAL)
+    fail("cannot write {} to the disk: {}", path, std::strerror(errno));
+}
+
+void sync_folder_of(const std::string& path) {
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  const std::string folder = parent.empty() ? "." : parent;
+  const int descriptor = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) fail("cannot open the folder {}: {}", folder, std::strerror(errno));
+  try {
+    sync(descriptor, folder);
+  } catch (...) {
+    close(descriptor);
+    throw;
+  }
+  close(descriptor);
+}
+
+// Where the name of an existing file leads once symbolic links are followed.
+std::string follow_links(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path target = std::filesystem::canonical(path, error);
+  return error ? path : target.string();
+}
+
+// Opens and locks the partial file. A writer that finishes renames the file that the next one may just have opened, so
+// after locking the name must still lead to the file that was locked.
+int open_partial(const std::string& partial, const std::string& path) {
+  for (;;) {
+    const int descriptor = open(partial.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor < 0) fail("cannot write {}: {}", path, std::strerror(errno));
+    if (uninterrupted([&] { return flock(descriptor, LOCK_EX | LOCK_NB); }) != 0) {
+      const int reason = errno;
+      close(descriptor);
+      if (reason == EWOULDBLOCK) fail("cannot write {}: another process is writing it", path);
+      fail("cannot lock {}: {}", partial, std::strerror(reason));
+    }
+    struct stat opened {};
+    struct stat named {};
+    const bool same = fstat(descriptor, &opened) == 0 && stat(partial.c_str(), &named) == 0 &&
+                      opened.st_ino == named.st_ino && opened.st_dev == named.st_dev;
+    if (same && ftruncate(descriptor, 0) == 0) return descriptor;
+    const int reason = errno;
+    close(descriptor);
+    if (same) fail("cannot write {}: {}", path, std::strerror(reason));
+  }
+}
+
+}  // namespace
+
+InputFile::InputFile(std::string path) : path_(std::move(path)) {
+  // Not blocking, because opening a named pipe would wait for a writer before fstat could tell what it is.
+  descriptor_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor_ < 0) fail("cannot read {}: {}", path_, std::strerror(errno));
+  struct stat status {};
+  if (fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) {
+    close(descriptor_);
+    fail("cannot read {}: it is {}", path_, S_ISDIR(status.st_mode) ? "a folder" : "not a regular file");
+  }
+  size_ = status.st_size;
+}
+
+InputFile::~InputFile() { close(descriptor_); }
+
+void InputFile::read(int64_t offset, std::span<std::byte> out) const {
+  while (!out.empty()) {
+    const size_t count = std::min(out.size(), largest_transfer);
+    const ssize_t got = uninterrupted([&] { return pread(descriptor_, out.data(), count, offset); });
+    if (got < 0) fail("cannot read {}: {}", path_, std::strerror(errno));
+    if (got == 0) fail("{}: the file ends at byte {}, {} more were expected", path_, offset, out.size());
+    out = out.subspan(static_cast<size_t>(got));
+    offset += got;
+  }
+}
+
+std::string read_file(const std::string& path) {
+  const InputFile file(path);
+  std::string text(static_cast<size_t>(file.size()), '\0');
+  file.read(0, std::as_writable_bytes(std::span(text)));
+  return text;
+}
+
+bool file_exists(const std::string& path) {
+  struct stat status {};
+  return stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+}
+
+AtomicFile::AtomicFile(std::string path)
+    : path_(std::move(path)), target_(follow_links(path_)), partial_(target_ + ".partial") {
+  struct stat status {};
+  require(stat(target_.c_str(), &status) != 0 || S_ISREG(status.st_mode),
+          "cannot write {}: it exists and is not a regular file", path_);
+  descriptor_ = open_partial(partial_, path_);
+}
+
+AtomicFile::~AtomicFile() {
+  if (descriptor_ < 0) return;
+  unlink(partial_.c_str());
+  close(descriptor_);
+}
+
+void AtomicFile::write(std::span<const std::byte> bytes) {
+  require(descriptor_ >= 0, "{} is written already", path_);
+  while (!bytes.empty()) {
+    const size_t count = std::min(bytes.size(), largest_transfer);
+    const ssize_t put = uninterrupted([&] { return ::write(descriptor_, bytes.data(), count); });
+    if (put < 0) fail("cannot write {}: {}", path_, std::strerror(errno));
+    bytes = bytes.subspan(static_cast<size_t>(put));
+  }
+}
+
+void AtomicFile::commit() {
+  require(descriptor_ >= 0, "{} is written already", path_);
+  sync(descriptor_, path_);
+  if (rename(partial_.c_str(), target_.c_str()) != 0) fail("cannot write {}: {}", path_, std::strerror(errno));
+  close(std::exchange(descriptor_, -1));
+  sync_folder_of(target_);
+}
+
+void write_file_atomically(const std::string& path, std::string_view text) {
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+std::span<const std::byte> bytes_of(const Tensor& tensor) {
+  require(tensor.is_contiguous(), "the bytes of a tensor were asked for that is not contiguous");
+  return for_any(tensor.dtype(), [&](auto zero) {
+    return std::as_bytes(std::span(tensor.data<decltype(zero)>(), static_cast<size_t>(tensor.elements())));
+  });
+}
+
+std::span<std::byte> mutable_bytes_of(Tensor& tensor) {
+  require(tensor.is_contiguous(), "the bytes of a tensor were asked for that is not contiguous");
+  return for_any(tensor.dtype(), [&](auto zero) {
+    return std::as_writable_bytes(
+        std::span(tensor.mutable_data<decltype(zero)>(), static_cast<size_t>(tensor.elements())));
+  });
+}
+
+}  // namespace fastntk

@@ -1,0 +1,16 @@
+// NumPy's .npy files. https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+#pragma once
+#include <string>
+
+#include "engine/tensor.h"
+
+namespace fastntk {
+
+/// Reads a .npy file of format version 1 or 2 whose elements are <f4, <f8, <i8 or |u1 (float32, float64, int64,
+/// uint8). An array in Fortran order is brought into row-major order. Anything else, a file that is too short or too
+/// long included, is an Error that names the file.
+Tensor load_npy(const std::string& path);
+/// Writes a .npy file (version 1, C order) atomically.
+void save_npy(const std::string& path, const Tensor& tensor);
+
+}  // namespace fastntk
