@@ -1,5 +1,6 @@
 #include "engine/ops/reduce.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "engine/backend.h"
@@ -265,13 +266,11 @@ struct Concat final : Op {
 };
 
 Shape negative_axes(const Variable& x, std::initializer_list<int> axes, const char* where) {
+  std::vector<int> given;
+  for (const int axis : axes) given.push_back(from_back(axis, x.rank(), where));
   Shape out;
   for (int axis = -x.rank(); axis < 0; axis++)
-    for (const int given : axes)
-      if (from_back(given, x.rank(), where) == axis) {
-        out.push_back(axis);
-        break;
-      }
+    if (std::find(given.begin(), given.end(), axis) != given.end()) out.push_back(axis);
   return out;
 }
 
