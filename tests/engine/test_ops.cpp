@@ -1,0 +1,81 @@
+// Every op at every sample of the database. FASTNTK_TEST_GRID=full runs all combinations of active sets, layouts,
+// stacks and dtypes; otherwise any two choices meet in at least one case.
+#define CATCH_CONFIG_EXTERNAL_INTERFACES
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cstdio>
+#include <set>
+
+#include "engine/op_checks.h"
+
+using namespace fastntk;
+using namespace fastntk::test;
+
+namespace {
+
+struct Totals {
+  std::set<std::string> ops;
+  size_t samples = 0, cases = 0;
+  int64_t checks = 0;
+};
+Totals totals;
+
+struct PrintTotals : Catch::TestEventListenerBase {
+  using TestEventListenerBase::TestEventListenerBase;
+  void testRunEnded(const Catch::TestRunStats&) override {
+    if (totals.samples)
+      std::printf("op tests: %zu ops, %zu samples, %zu cases, %lld checks\n", totals.ops.size(), totals.samples,
+                  totals.cases, static_cast<long long>(totals.checks));
+  }
+};
+CATCH_REGISTER_LISTENER(PrintTotals)
+
+void test_family(const Samples& samples) {
+  REQUIRE(!samples.empty());
+  for (const Sample& sample : samples) {
+    Report report;
+    check_sample(sample, report);
+    for (const Case& c : grid(sample)) {
+      check_case(sample, c, report);
+      totals.cases++;
+    }
+    totals.ops.insert(sample.op);
+    totals.samples++;
+    totals.checks += report.checks;
+    for (const std::string& failure : report.failures) FAIL_CHECK(failure);
+    CHECK(report.checks > 0);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("every registered op has samples, and every sample is of a registered op", "[ops]") {
+  std::set<std::string> registered, sampled;
+  for (const OpInfo* op : registered_ops())
+    if (op->name.rfind("test_", 0) != 0) registered.insert(op->name);
+  for (const Sample& s : all_samples()) sampled.insert(s.op);
+  CHECK(registered == sampled);
+}
+
+TEST_CASE("ops: element-wise", "[ops]") { test_family(elementwise_samples()); }
+TEST_CASE("ops: sums", "[ops]") { test_family(reduce_samples()); }
+TEST_CASE("ops: shapes", "[ops]") { test_family(shape_samples()); }
+
+TEST_CASE("the pairwise grid meets every pair of choices in a fraction of the full grid", "[ops]") {
+  Sample sample;
+  sample.inputs = {{{2, 3}}, {{1, 3}}, {{2}, Draw::labels, false, 3}};
+  const auto all = full_grid(sample), some = pairwise_grid(sample);
+  CHECK(all.size() == 3 * 4 * 2 * 2);
+  CHECK(some.size() < all.size() / 2);
+  const auto meets = [&](const std::vector<Case>& cases, const auto& both) {
+    return std::any_of(cases.begin(), cases.end(), both);
+  };
+  for (const Case& a : all) {
+    CHECK(meets(some, [&](const Case& c) { return c.active == a.active && c.layout == a.layout; }));
+    CHECK(meets(some, [&](const Case& c) { return c.active == a.active && c.stack == a.stack; }));
+    CHECK(meets(some, [&](const Case& c) { return c.active == a.active && c.dtype == a.dtype; }));
+    CHECK(meets(some, [&](const Case& c) { return c.layout == a.layout && c.stack == a.stack; }));
+    CHECK(meets(some, [&](const Case& c) { return c.layout == a.layout && c.dtype == a.dtype; }));
+    CHECK(meets(some, [&](const Case& c) { return c.stack == a.stack && c.dtype == a.dtype; }));
+  }
+}
