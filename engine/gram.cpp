@@ -1,0 +1,229 @@
+#include "engine/gram.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "engine/blas.h"
+#include "engine/parallel.h"
+
+namespace fastntk {
+namespace {
+
+constexpr int block_extent = 256;  // rows (primal) or columns (dual) of J to a block
+
+// [..., P] as [m, P] with contiguous rows.
+Tensor as_rows(const Tensor& rows, const char* where) {
+  require(rows.defined() && rows.rank() >= 1 && is_floating(rows.dtype()),
+          "{} needs rows [..., P] of float32 or float64, got {}", where, rows.defined() ? rows.describe() : "nothing");
+  if (rows.rank() == 2 && (rows.strides()[1] == 1 || rows.extent(1) <= 1)) return rows;
+  const int64_t columns = rows.extent(-1);
+  int64_t count = 1;
+  for (int axis = 0; axis + 1 < rows.rank(); axis++) count *= rows.extent(axis);
+  return rows.contiguous().reshape({count, columns});
+}
+
+// Converts `count` numbers of row `row` from column `from` on; refuses what is not finite.
+template <class T>
+void convert(const T* source, int64_t count, double* to, int64_t row, int64_t from) {
+  bool finite = true;
+  for (int64_t i = 0; i < count; i++) {
+    finite &= std::fabs(source[i]) <= std::numeric_limits<T>::max();
+    to[i] = source[i];
+  }
+  if (finite) [[likely]]
+    return;
+  for (int64_t i = 0; i < count; i++)
+    require(std::isfinite(source[i]), "row {}, column {} of the Jacobian is {}: a Gram matrix needs finite rows", row,
+            from + i, source[i]);
+}
+
+// Columns [from, from + 256) of all rows, in panels of one tile's rows each; a row's 256 numbers are contiguous.
+class ColumnPanels {
+ public:
+  explicit ColumnPanels(const Tensor& rows)
+      : rows_(rows),
+        tiling_(tiling_of(rows.extent(0))),
+        buffer_(sizeof(double) * static_cast<size_t>(tiling_.padded() * block_extent)) {}
+  const Tiling& tiling() const { return tiling_; }
+  const double* panel(int64_t tile) const { return buffer_.as<double>() + tile * tiling_.extent * block_extent; }
+
+  void load(int64_t from) {
+    for_floating(rows_.dtype(), "dual_gram", [&](auto zero) { load_as<decltype(zero)>(from); });
+  }
+
+ private:
+  template <class T>
+  void load_as(int64_t from) {
+    const T* const source = rows_.data<T>();
+    const int64_t count = std::min<int64_t>(block_extent, rows_.extent(1) - from);
+    parallel_for(tiling_.count, [&](int64_t tile) {
+      double* to = buffer_.as<double>() + tile * tiling_.extent * block_extent;
+      for (int64_t row = tile * tiling_.extent; row < (tile + 1) * tiling_.extent; row++, to += block_extent) {
+        const int64_t given = row < tiling_.size ? count : 0;
+        if (given > 0) convert(source + row * rows_.strides()[0] + from, given, to, row, from);
+        std::fill(to + given, to + block_extent, 0.0);
+      }
+    });
+  }
+  Tensor rows_;
+  Tiling tiling_;
+  Buffer buffer_;
+};
+
+// The products fill only the lower triangle of a diagonal tile.
+void mirror_diagonal_tiles(SymmetricMatrix& matrix) {
+  const int64_t extent = matrix.tiling().extent;
+  parallel_for(matrix.tiling().count, [&](int64_t i) {
+    double* const tile = matrix.tile(i, i);
+    for (int64_t c = 0; c < extent; c++)
+      for (int64_t r = c + 1; r < extent; r++) tile[r * extent + c] = tile[c * extent + r];
+  });
+}
+
+}  // namespace
+
+GramAccumulator::GramAccumulator(int64_t columns, int64_t right_hand_sides)
+    : tiling_(tiling_of(columns)),
+      right_hand_sides_(right_hand_sides),
+      block_(sizeof(double) * static_cast<size_t>(tiling_.padded() * block_extent)),
+      residuals_(sizeof(double) * static_cast<size_t>(right_hand_sides * block_extent)),
+      matrix_(columns),
+      sums_(sizeof(double) * static_cast<size_t>(right_hand_sides * tiling_.padded())) {
+  std::fill_n(block_.as<double>(), tiling_.padded() * block_extent, 0.0);
+  std::fill_n(residuals_.as<double>(), right_hand_sides * block_extent, 0.0);
+  std::fill_n(sums_.as<double>(), right_hand_sides * tiling_.padded(), 0.0);
+}
+
+void GramAccumulator::add(const Tensor& rows, const Tensor& residuals) {
+  const Tensor matrix = as_rows(rows, "GramAccumulator::add");
+  const int64_t count = matrix.extent(0);
+  require(matrix.extent(1) == tiling_.size, "GramAccumulator::add needs rows of {} numbers, got {}", tiling_.size,
+          rows.describe());
+  Tensor targets;
+  if (right_hand_sides_ > 0) {
+    require(residuals.defined() && residuals.elements() == count * right_hand_sides_ && is_floating(residuals.dtype()),
+            "GramAccumulator::add needs {} residuals for each of {} rows, got {}", right_hand_sides_, count,
+            residuals.defined() ? residuals.describe() : "none");
+    targets = residuals.to(DType::float64).contiguous();
+  }
+  for (int64_t from = 0; from < count;) {
+    const int64_t taken = std::min(count - from, block_extent - filled_);
+    for (int64_t i = 0; i < taken; i++)
+      for (int64_t r = 0; r < right_hand_sides_; r++) {
+        const double value = targets.data<double>()[(from + i) * right_hand_sides_ + r];
+        require(std::isfinite(value), "the residual of row {} is {}: normal equations need finite residuals", rows_ + i,
+                value);
+        residuals_.as<double>()[r * block_extent + filled_ + i] = value;
+      }
+    for_floating(matrix.dtype(), "GramAccumulator::add",
+                 [&](auto zero) { collect<decltype(zero)>(matrix, from, taken); });
+    from += taken, filled_ += taken, rows_ += taken;
+    if (filled_ == block_extent) flush();
+  }
+}
+
+template <class T>
+void GramAccumulator::collect(const Tensor& rows, int64_t from, int64_t count) {
+  const T* const source = rows.data<T>();
+  const int64_t extent = tiling_.extent, stride = rows.strides()[0];
+  parallel_for(tiling_.count, [&](int64_t tile) {
+    const int64_t first = tile * extent, columns = std::min(extent, tiling_.size - first);
+    double* const panel = block_.as<double>() + (tile * block_extent + filled_) * extent;
+    for (int64_t i = 0; i < count; i++)
+      convert(source + (from + i) * stride + first, columns, panel + i * extent, rows_ + i, first);
+  });
+}
+
+void GramAccumulator::flush() {
+  const int extent = tiling_.extent;
+  const auto panel = [&](int64_t tile) { return block_.as<double>() + tile * block_extent * extent; };
+  parallel_for(lower_tiles(tiling_.count), [&](int64_t t) {
+    const LowerTile at(t);
+    double* const out = matrix_.tile(at.row, at.column);
+    if (at.row != at.column) {
+      blas::gemm('N', 'T', extent, extent, block_extent, 1.0, panel(at.row), extent, panel(at.column), extent, 1.0, out,
+                 extent);
+      return;
+    }
+    blas::syrk('L', 'N', extent, block_extent, 1.0, panel(at.row), extent, 1.0, out, extent);
+    double sum[Tiling::largest];
+    for (int64_t r = 0; r < right_hand_sides_; r++) {
+      std::fill_n(sum, extent, 0.0);
+      for (int64_t row = 0; row < block_extent; row++) {
+        const double weight = residuals_.as<double>()[r * block_extent + row];
+        const double* const values = panel(at.row) + row * extent;
+        for (int c = 0; c < extent; c++) sum[c] += weight * values[c];
+      }
+      double* const total = sums_.as<double>() + r * tiling_.padded() + at.row * extent;
+      for (int c = 0; c < extent; c++) total[c] += sum[c];
+    }
+  });
+  filled_ = 0;
+}
+
+Gram GramAccumulator::finish() && {
+  if (filled_ > 0) {
+    for (int64_t tile = 0; tile < tiling_.count; tile++) {
+      double* const panel = block_.as<double>() + tile * block_extent * tiling_.extent;
+      std::fill(panel + filled_ * tiling_.extent, panel + block_extent * tiling_.extent, 0.0);
+    }
+    for (int64_t r = 0; r < right_hand_sides_; r++)
+      std::fill(residuals_.as<double>() + r * block_extent + filled_, residuals_.as<double>() + (r + 1) * block_extent,
+                0.0);
+    flush();
+  }
+  mirror_diagonal_tiles(matrix_);
+  Tensor right_hand_side({tiling_.size, right_hand_sides_}, DType::float64);
+  double* to = right_hand_side.mutable_data<double>();
+  for (int64_t c = 0; c < tiling_.size; c++)
+    for (int64_t r = 0; r < right_hand_sides_; r++) *to++ = sums_.as<double>()[r * tiling_.padded() + c];
+  return {std::move(matrix_), right_hand_side, rows_};
+}
+
+SymmetricMatrix dual_gram(const Tensor& rows) {
+  const Tensor matrix = as_rows(rows, "dual_gram");
+  ColumnPanels panels(matrix);
+  SymmetricMatrix out(matrix.extent(0));
+  const int extent = panels.tiling().extent;
+  for (int64_t from = 0; from < matrix.extent(1); from += block_extent) {
+    panels.load(from);
+    parallel_for(lower_tiles(panels.tiling().count), [&](int64_t t) {
+      const LowerTile at(t);
+      double* const tile = out.tile(at.row, at.column);
+      if (at.row == at.column)
+        blas::syrk('L', 'T', extent, block_extent, 1.0, panels.panel(at.row), block_extent, 1.0, tile, extent);
+      else
+        blas::gemm('T', 'N', extent, extent, block_extent, 1.0, panels.panel(at.row), block_extent,
+                   panels.panel(at.column), block_extent, 1.0, tile, extent);
+    });
+  }
+  mirror_diagonal_tiles(out);
+  return out;
+}
+
+Tensor dual_gram(const Tensor& a, const Tensor& b) {
+  const Tensor left = as_rows(a, "dual_gram"), right = as_rows(b, "dual_gram");
+  require(left.extent(1) == right.extent(1), "dual_gram needs rows of one length, got {} and {}", a.describe(),
+          b.describe());
+  ColumnPanels rows(left), columns(right);
+  const int row_extent = rows.tiling().extent, column_extent = columns.tiling().extent;
+  const int64_t stride = columns.tiling().padded();
+  require(stride <= std::numeric_limits<int>::max(), "dual_gram of {} columns: at most {}", stride,
+          std::numeric_limits<int>::max());
+  Tensor out = Tensor::zeros({rows.tiling().padded(), stride}, DType::float64);
+  double* const to = out.mutable_data<double>();
+  for (int64_t from = 0; from < left.extent(1); from += block_extent) {
+    rows.load(from);
+    columns.load(from);
+    // To BLAS the row-major result is its transpose, column-major.
+    parallel_for(rows.tiling().count * columns.tiling().count, [&](int64_t item) {
+      const int64_t i = item / columns.tiling().count, j = item % columns.tiling().count;
+      blas::gemm('T', 'N', column_extent, row_extent, block_extent, 1.0, columns.panel(j), block_extent, rows.panel(i),
+                 block_extent, 1.0, to + i * row_extent * stride + j * column_extent, static_cast<int>(stride));
+    });
+  }
+  return out.slice(0, 0, left.extent(0)).slice(1, 0, right.extent(0));
+}
+
+}  // namespace fastntk

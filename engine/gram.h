@@ -1,0 +1,48 @@
+// Gram matrices of Jacobian rows in float64: JᵀJ (primal) from rows that arrive in any pieces, J Jᵀ (dual) from rows in
+// memory. Each tile of the result is updated by one BLAS call per block, blocks in order.
+#pragma once
+#include <cstdint>
+
+#include "engine/symmetric.h"
+
+namespace fastntk {
+
+/// The normal equations of the rows J [m, P] and residuals r [m, R].
+struct Gram {
+  SymmetricMatrix matrix;  ///< JᵀJ [P, P]
+  Tensor right_hand_side;  ///< Jᵀr [P, R] float64
+  int64_t rows = 0;        ///< m
+};
+
+/// Accumulates JᵀJ and Jᵀr. Rows are collected in blocks of 256, so that the pieces they arrive in change no bit. For
+/// weighted normal equations pass transformed rows. Memory: P²/2 + 256·P numbers of 8 bytes.
+class GramAccumulator {
+ public:
+  /// For rows of `columns` (P) numbers with `right_hand_sides` (R, may be 0) residuals each.
+  explicit GramAccumulator(int64_t columns, int64_t right_hand_sides = 1);
+  /// rows [..., P] float32 or float64, leading axes flattened in order; residuals: as many times R elements in that
+  /// order (undefined if R is 0). Error naming row and column of a NaN or infinity; the accumulator is of no use after
+  /// it.
+  void add(const Tensor& rows, const Tensor& residuals = {});
+  /// Closes the last block and hands out the result; the accumulator is empty afterwards.
+  Gram finish() &&;
+
+ private:
+  template <class T>
+  void collect(const Tensor& rows, int64_t from, int64_t count);
+  void flush();
+
+  Tiling tiling_;
+  int64_t right_hand_sides_, rows_ = 0, filled_ = 0;
+  Buffer block_;      // [tile, row, column in tile]
+  Buffer residuals_;  // [R, row]
+  SymmetricMatrix matrix_;
+  Buffer sums_;  // [R, P padded]
+};
+
+/// Θ = J Jᵀ [m, m] for rows [..., P] float32 or float64 in memory (leading axes flattened in order); half the products.
+SymmetricMatrix dual_gram(const Tensor& rows);
+/// Θ_ab = J_a J_bᵀ, float64 [m_a, m_b]. The rows of the result may be padded: see strides().
+Tensor dual_gram(const Tensor& a, const Tensor& b);
+
+}  // namespace fastntk
