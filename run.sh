@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and runs. `./run.sh help` lists the commands.
+# shellcheck disable=SC2317  # the functions command_NAME are called by name
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+program=$root/build/release/fastntk
+jobs=$(nproc)
+
+# Debian 12 packages: to build and run, and for `check` alone.
+packages=(g++ cmake ninja-build pkg-config libopenblas-dev liblapacke-dev libeigen3-dev catch2 libcli11-dev
+  nlohmann-json3-dev libfmt-dev zlib1g-dev libssl-dev dataset-fashion-mnist)
+check_packages=(git clang-format-16 clang-tidy-16 shellcheck)
+
+# Name of a command (the function command_NAME below runs it), and what it does.
+commands=(
+  demo "fine-tune on private data, forget, and compare with retraining, in one table (arguments go to 'fastntk demo')"
+  test "build everything and run the tests"
+  check "all of it: every combination of the op tests, sanitizers, a foreign project, formatting, static analysis"
+  bench "measure the speed, beside PyTorch where one is found"
+  table "make the whole table that the README shows"
+  build "build everything"
+  help "this list"
+)
+
+command_demo() {
+  build fastntk_app
+  exec "$program" demo "$@"
+}
+
+command_test() {
+  build all
+  run_tests release "$@"
+}
+
+command_check() {
+  install_packages "${check_packages[@]}"
+  build all
+  FASTNTK_TEST_GRID=full run_tests release
+  local preset
+  for preset in asan tsan; do
+    (cd "$root" && cmake --preset "$preset" && cmake --build --preset "$preset" -j "$jobs")
+    run_tests "$preset"
+  done
+  check_subdirectory
+  check_style
+  say "check: all passed"
+}
+
+command_bench() {
+  build all
+  exec "$root/bench/run.sh" "$@"
+}
+
+command_table() {
+  build fastntk_app
+  exec "$root/bench/table.sh" "$@"
+}
+
+command_build() {
+  build all
+}
+
+command_help() {
+  echo "usage: ./run.sh COMMAND [ARGUMENT…]"
+  local i
+  for ((i = 0; i < ${#commands[@]}; i += 2)); do printf '  %-6s %s\n' "${commands[i]}" "${commands[i + 1]}"; done
+}
+
+say() { printf '%s\n' "run.sh: $*" >&2; }
+
+# Installs those of the packages named that are missing.
+install_packages() {
+  if ! command -v dpkg-query > /dev/null; then
+    say "this is not a Debian system: make sure that the equivalents of these Debian packages are installed: $*"
+    return
+  fi
+  local package missing=() sudo=()
+  for package in "$@"; do
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null) == installed ]] || missing+=("$package")
+  done
+  ((${#missing[@]})) || return 0
+  if ((EUID != 0)); then
+    if ! command -v sudo > /dev/null; then
+      say "these packages are missing, and only root can install them: apt-get install ${missing[*]}"
+      exit 1
+    fi
+    sudo=(sudo)
+  fi
+  say "installing ${missing[*]}"
+  "${sudo[@]}" apt-get update -q
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
+}
+
+# Configures and builds one target of the release preset.
+build() {
+  install_packages "${packages[@]}"
+  (cd "$root" && cmake --preset release && cmake --build --preset release -j "$jobs" --target "$1")
+}
+
+# Runs the tests of a preset; the last lines are ctest's own.
+run_tests() {
+  local preset=$1 run=(ctest --preset "$1" -j "$jobs")
+  shift
+  # The thread sanitizer of GCC 12 does not start under the address randomisation of newer kernels.
+  if [[ $preset == tsan ]] && setarch -R true 2> /dev/null; then run=(setarch -R "${run[@]}"); fi
+  (cd "$root" && "${run[@]}" "$@")
+}
+
+# The foreign project of tests/consumer once more, with the library as a subdirectory (the tests use an installed one).
+check_subdirectory() {
+  local work=$root/build/subdirectory
+  cmake -S "$root/tests/consumer" -B "$work" -G Ninja -DCMAKE_BUILD_TYPE=Release -DFASTNTK_SOURCE="$root"
+  cmake --build "$work" -j "$jobs" --target consumer
+  "$work/consumer"
+}
+
+check_style() {
+  cd "$root"
+  local sources
+  mapfile -t sources < <(git ls-files '*.cpp' '*.h')
+  clang-format-16 --dry-run -Werror "${sources[@]}"
+  shellcheck run.sh .ci/run
+  # GCC's warning flags are not all known to clang.
+  git ls-files '*.cpp' ':!tests/consumer' |
+    xargs -P "$jobs" -n 1 clang-tidy-16 -p build/release --quiet --extra-arg=-Wno-unknown-warning-option
+}
+
+name=${1:-help}
+(($# == 0)) || shift
+for ((i = 0; i < ${#commands[@]}; i += 2)); do
+  if [[ ${commands[i]} == "$name" ]]; then
+    "command_$name" "$@"
+    exit
+  fi
+done
+say "there is no command '$name'"
+command_help >&2
+exit 2
