@@ -45,9 +45,9 @@ Tensor Tensor::from(const Shape& shape, std::span<const T> values) {
 }
 
 bool Tensor::is_contiguous() const {
+  if (elements() == 0) return true;
   int64_t expected = 1;
   for (int i = rank() - 1; i >= 0; i--) {
-    if (shape_[i] == 0) return true;
     if (shape_[i] != 1 && strides_[i] != expected) return false;
     expected *= shape_[i];
   }
