@@ -160,11 +160,11 @@ class SampleCheck {
 
     Draws draws(sample_.op + sample_.note);
     Arrays point;
-    int64_t floating = 0;
+    int64_t variables = 0;
     for (const Input& input : sample_.inputs) {
       point.push_back(
           unary(draws.input(input, Layout::contiguous, DType::float32), [](double x) { return std::round(x); }));
-      floating += input.draw != Draw::labels;
+      variables += input.differentiable;
     }
     const auto as = [&](size_t different, DType first, DType others) {
       Values v;
@@ -172,8 +172,8 @@ class SampleCheck {
         v.emplace_back(place(point[i], dtype_of_input(i, i == different ? first : others), Layout::contiguous));
       return v;
     };
-    for (size_t i = 0; floating > 1 && i < point.size(); i++)
-      if (sample_.inputs[i].draw != Draw::labels)
+    for (size_t i = 0; variables > 1 && i < point.size(); i++)
+      if (sample_.inputs[i].differentiable)
         expect_refused("refusal", fmt::format("float64 input {}, the others float32", i), {},
                        [&] { sample_.function(as(i, DType::float64, DType::float32)); });
     if (sample_.takes_integers) {
