@@ -40,44 +40,50 @@ Dataset load_idx_by_argument(const DatasetRequest& request) {
 Dataset load_tensors_by_argument(const DatasetRequest& request) {
   const auto files = split_at_commas(request.argument);
   require_usage(!files[0].empty() && files.size() <= 2,
-                "tensors:FILE or tensors:FILE,TEST_FILE was expected, got "
-                "\"tensors:{}\"",
-                request.argument);
+                "tensors:FILE or tensors:FILE,TEST_FILE was expected, got \"tensors:{}\"", request.argument);
   require_usage(request.part == Part::train || files.size() == 2,
                 "tensors:{} names no file for the test part; tensors:FILE,TEST_FILE does", request.argument);
   return load_tensor_file(files[request.part == Part::train ? 0 : 1]);
 }
 
-struct Registry {
-  std::mutex mutex;
-  std::map<std::string, RegisteredDataset> entries;
-
+class Registry {
+ public:
+  Registry() {
+    add({"fashion-mnist", "Fashion-MNIST, 28x28 grey, 10 classes", [](const DatasetRequest& request) {
+           refuse_argument("fashion-mnist", request);
+           return load_fashion_mnist(request.folder, request.part);
+         }});
+    add({"mnist", "MNIST, 28x28 grey, 10 classes", [](const DatasetRequest& request) {
+           refuse_argument("mnist", request);
+           return load_mnist(request.folder, request.part);
+         }});
+    add({"idx", "idx:IMAGES,LABELS[,TEST_IMAGES,TEST_LABELS]: idx files, plain or gzip", load_idx_by_argument});
+    add({"tensors", "tensors:FILE[,TEST_FILE]: .safetensors with `input` [N, C, H, W] and `labels`, or .npy",
+         load_tensors_by_argument});
+  }
   void add(RegisteredDataset entry) {
-    const std::lock_guard lock(mutex);
+    const std::lock_guard lock(mutex_);
     require(!entry.name.empty() && entry.name.find_first_of(": ,") == std::string::npos,
             "the name of a data set cannot be \"{}\"", entry.name);
-    require(!entries.contains(entry.name), "a data set {} is registered already", entry.name);
-    entries[entry.name] = std::move(entry);
+    require(!entries_.contains(entry.name), "a data set {} is registered already", entry.name);
+    std::string name = entry.name;
+    entries_.emplace(std::move(name), std::move(entry));
   }
+  std::vector<RegisteredDataset> all() {
+    const std::lock_guard lock(mutex_);
+    std::vector<RegisteredDataset> result;
+    result.reserve(entries_.size());
+    for (const auto& [name, entry] : entries_) result.push_back(entry);
+    return result;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, RegisteredDataset> entries_;
 };
 
 Registry& registry() {
-  static Registry& instance = []() -> Registry& {
-    static Registry built_in;
-    built_in.add({"fashion-mnist", "Fashion-MNIST, 28x28 grey, 10 classes", [](const DatasetRequest& r) {
-                    refuse_argument("fashion-mnist", r);
-                    return load_fashion_mnist(r.folder, r.part);
-                  }});
-    built_in.add({"mnist", "MNIST, 28x28 grey, 10 classes", [](const DatasetRequest& r) {
-                    refuse_argument("mnist", r);
-                    return load_mnist(r.folder, r.part);
-                  }});
-    built_in.add(
-        {"idx", "idx:IMAGES,LABELS[,TEST_IMAGES,TEST_LABELS]: idx files, plain or gzip", load_idx_by_argument});
-    built_in.add({"tensors", "tensors:FILE[,TEST_FILE]: .safetensors with `input` [N, C, H, W] and `labels`, or .npy",
-                  load_tensors_by_argument});
-    return built_in;
-  }();
+  static Registry instance;
   return instance;
 }
 
@@ -85,12 +91,7 @@ Registry& registry() {
 
 void register_dataset(RegisteredDataset entry) { registry().add(std::move(entry)); }
 
-std::vector<RegisteredDataset> registered_datasets() {
-  const std::lock_guard lock(registry().mutex);
-  std::vector<RegisteredDataset> result;
-  for (const auto& [name, entry] : registry().entries) result.push_back(entry);
-  return result;
-}
+std::vector<RegisteredDataset> registered_datasets() { return registry().all(); }
 
 Dataset load_dataset(const std::string& text, const std::string& folder, Part part) {
   const size_t colon = text.find(':');
