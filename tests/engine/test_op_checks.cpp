@@ -6,6 +6,8 @@
 #include "engine/op_checks.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/reduce.h"
+#include "engine/record_checks.h"
+#include "engine/tape.h"
 
 using namespace fastntk;
 using namespace fastntk::test;
@@ -202,4 +204,20 @@ TEST_CASE("the op tests find a wrong claim of a sample", "[ops]") {
   Sample lax = faulty_sample(Defect::none);
   lax.refusals = {{{{2, 3, 4}, {1, 3, 4}}}};
   CHECK(kinds_found(lax) == std::set<std::string>{"refusal"});
+}
+
+TEST_CASE("the dot test of a tape's records finds the one that is wrong", "[ops]") {
+  for (const DType dtype : {DType::float32, DType::float64}) {
+    const double tolerance = dtype == DType::float32 ? 1e-5 : 1e-12;
+    for (const bool faulty : {false, true}) {
+      Tape tape;
+      const Variable x = tape.leaf(Random(1).normal_tensor({2, 3, 4}, dtype), "x");
+      const Variable w = tape.leaf(Random(2).normal_tensor({1, 3, 4}, dtype), "w");
+      const Variable y = apply(Faulty(faulty ? Defect::vjp_wrong_sign : Defect::none), {relu(x), w});
+      sum(permute(exp(y), {0, 2, 1}) / Variable(Tensor::full({1}, 3, dtype)), {1, 2});
+      const auto failures = failed_dot_tests(tape, tolerance);
+      CHECK(failures.size() == (faulty ? 1 : 0));
+      if (faulty) CHECK_THAT(failures.at(0), Catch::Contains("record 1, test_faulty"));
+    }
+  }
 }
