@@ -38,10 +38,76 @@ class Backend {
   // ---- reduce ----
   /// `out` has the rank of x, and extent 1 on the axes that are reduced. Sums run in a fixed order.
   virtual void reduce(ReduceKind kind, const Tensor& x, Tensor& out) const = 0;
+
+  // ---- gemm ----
+  /// out [batch…, m, n], contiguous, ← a [batch…, m, k] b [batch…, k, n]; batch axes of extent 1, missing ones, and any
+  /// strides (transposed views, repeated matrices) are fine. With `keep_b`, b is a weight that will be multiplied
+  /// again, and what is prepared from it may be kept with its storage.
+  virtual void gemm(const Tensor& a, const Tensor& b, Tensor& out, bool keep_b) const = 0;
+
+  // ---- pool: x [N…, H, W, C] with any strides, out [N…, OH, OW, C] contiguous ----
+  /// `where` (max pooling, may be null), shaped like `out`, receives the position y · W + x of each maximum as int64;
+  /// of equal values the first in row-major order.
+  virtual void pool(PoolKind kind, const PoolShape& shape, const Tensor& x, Tensor& out, Tensor* where) const = 0;
+  /// The transpose of average pooling: dx (contiguous) from dy.
+  virtual void average_pool_transposed(const PoolShape& shape, const Tensor& dy, Tensor& dx) const = 0;
+
+  // ---- gather: along one axis (negative); any strides; an index outside the axis is an error ----
+  /// out[l, i, r] = x[l, index[l, i, r], r]; `index` (int64) has been expanded to the shape of `out`.
+  virtual void gather(const Tensor& x, int axis, const Tensor& index, Tensor& out) const = 0;
+  /// out[l, index[l, i, r], r] += x[l, i, r], in ascending order of i; `index` has been expanded to the shape of x.
+  virtual void scatter_add(const Tensor& x, int axis, const Tensor& index, Tensor& out) const = 0;
+  // ---- convolution: x [..., N, H, W, C], w [..., 1 or N, O, I, kh, kw], y [..., N, OH, OW, O]; a stack of leading axes ----
+  // ---- on either operand or on both ----
+  virtual void convolution(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const Tensor& x, const Tensor& w,
+                           Tensor& y) const = 0;
+  /// The transposed map in x: dx from dy.
+  virtual void convolution_input_gradient(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const Tensor& dy,
+                                          const Tensor& w, Tensor& dx) const = 0;
+  /// The transposed map in w: dw [..., 1 or N, O, I, kh, kw]; with 1 the sum over samples, with N a gradient for each.
+  virtual void convolution_weight_gradient(const ConvolutionShape& shape, const Tensor& x, const Tensor& dy,
+                                           Tensor& dw) const = 0;
+
+  // ---- channel affine: the body of batch normalisation (ops/normalisation.h) ----
+  struct ChannelAffine;
+  virtual void channel_affine(const ChannelAffine& arguments) const = 0;
+  struct ChannelAffineTransposed;
+  virtual void channel_affine_transposed(const ChannelAffineTransposed& arguments) const = 0;
+  struct ChannelAffineTransposedBatch;
+  virtual void channel_affine_transposed_batch(const ChannelAffineTransposedBatch& arguments) const = 0;
+  /// Mean and biased variance by channel of x [rows, C], accumulated in float64.
+  virtual void channel_moments(const Tensor& x, Tensor& mean, Tensor& variance) const = 0;
 };
 
 /// The backend of a device.
 const Backend& backend(Device device);
 inline const Backend& backend_of(const Tensor& t) { return backend(t.device()); }
+
+/// y = (x − mean) ⊙ a + b (+ residual), then max(0, ·) if `relu`. Contiguous tensors: x, y, residual [N, positions, C];
+/// mean [C]; a, b [1 or N, C].
+struct Backend::ChannelAffine {
+  const Tensor &x, &mean, &a, &b;
+  const Tensor* residual = nullptr;
+  bool relu = false;
+  Tensor& y;
+};
+
+/// For a stack of cotangents [K, N, positions, C] at that point: g = cotangent ⊙ [y > 0] (y null: g = cotangent);
+/// masked = g, dx = g ⊙ a, sum_g = Σ g and sum_gx = Σ g ⊙ (x − mean) over positions, [K, 1 or N, C], with 1 also over samples. What is
+/// null is not read or not computed.
+struct Backend::ChannelAffineTransposed {
+  const Tensor& cotangent;
+  const Tensor *y = nullptr, *x = nullptr, *mean = nullptr, *a = nullptr;
+  Tensor *sum_g = nullptr, *sum_gx = nullptr, *masked = nullptr, *dx = nullptr;
+};
+
+/// dx = a ⊙ g + slope ⊙ (x − mean) + constant; a [1, C]; slope, constant [K, C]: the rest of the transpose of train mode, where mean
+/// and variance are functions of x.
+struct Backend::ChannelAffineTransposedBatch {
+  const Tensor& cotangent;
+  const Tensor* y;
+  const Tensor &x, &mean, &a, &slope, &constant;
+  Tensor& dx;
+};
 
 }  // namespace fastntk

@@ -47,6 +47,8 @@ class Linearisation {
   const Shape& input_shape(int i) const;
   const Shape& output_shape() const;
   int inputs() const;
+  /// True when this application is being recorded, so that kernels without a derivative of their own must not be used.
+  bool recording() const { return differentiable_; }
   bool active(int i) const;
 
  private:

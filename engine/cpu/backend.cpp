@@ -1,7 +1,12 @@
 // The CPU's kernel families.
 #include "engine/backend.h"
 
+#include "engine/cpu/contraction.h"
+#include "engine/cpu/gather.h"
+#include "engine/cpu/channel_affine.h"
+#include "engine/cpu/convolution_family.h"
 #include "engine/cpu/map.h"
+#include "engine/cpu/pool.h"
 #include "engine/cpu/reduce.h"
 
 namespace fastntk {
@@ -17,6 +22,38 @@ class CpuBackend final : public Backend {
   void map(BinaryKind kind, const Tensor& a, const Tensor& b, Tensor& out) const override { cpu::map(kind, a, b, out); }
   int64_t first_non_finite(const Tensor& x) const override { return cpu::first_non_finite(x); }
   void reduce(ReduceKind kind, const Tensor& x, Tensor& out) const override { cpu::reduce(kind, x, out); }
+  void convolution(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const Tensor& x, const Tensor& w,
+                   Tensor& y) const override {
+    cpu::convolution(shape, algorithm, x, w, y);
+  }
+  void convolution_input_gradient(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const Tensor& dy, const Tensor& w,
+                                  Tensor& dx) const override {
+    cpu::convolution_input_gradient(shape, algorithm, dy, w, dx);
+  }
+  void convolution_weight_gradient(const ConvolutionShape& shape, const Tensor& x, const Tensor& dy, Tensor& dw) const override {
+    cpu::convolution_weight_gradient(shape, x, dy, dw);
+  }
+  void channel_affine(const ChannelAffine& arguments) const override { cpu::channel_affine(arguments); }
+  void channel_affine_transposed(const ChannelAffineTransposed& arguments) const override {
+    cpu::channel_affine_transposed(arguments);
+  }
+  void channel_affine_transposed_batch(const ChannelAffineTransposedBatch& arguments) const override {
+    cpu::channel_affine_transposed_batch(arguments);
+  }
+  void channel_moments(const Tensor& x, Tensor& mean, Tensor& variance) const override { cpu::channel_moments(x, mean, variance); }
+  void gemm(const Tensor& a, const Tensor& b, Tensor& out, bool keep_b) const override { cpu::gemm(a, b, out, keep_b); }
+  void pool(PoolKind kind, const PoolShape& shape, const Tensor& x, Tensor& out, Tensor* where) const override {
+    cpu::pool(kind, shape, x, out, where);
+  }
+  void average_pool_transposed(const PoolShape& shape, const Tensor& dy, Tensor& dx) const override {
+    cpu::average_pool_transposed(shape, dy, dx);
+  }
+  void gather(const Tensor& x, int axis, const Tensor& index, Tensor& out) const override {
+    cpu::gather(x, axis, index, out);
+  }
+  void scatter_add(const Tensor& x, int axis, const Tensor& index, Tensor& out) const override {
+    cpu::scatter_add(x, axis, index, out);
+  }
 };
 
 }  // namespace

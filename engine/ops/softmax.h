@@ -12,7 +12,8 @@ Variable logsumexp(const Variable& x);
 /// Maximum over one axis, which stays with extent 1. Of equal values the first has the derivative.
 Variable max(const Variable& x, int axis);
 
-/// −Σ_c t_c log softmax(x)_c per sample, t = (1 − smoothing) onehot(label) + smoothing / C. logits [N, C], labels int64 [N] → [N].
+/// −Σ_c t_c log softmax(x)_c per sample, t = (1 − smoothing) onehot(label) + smoothing / C. logits [N, C], labels int64
+/// [N] → [N].
 Variable cross_entropy(const Variable& logits, const Tensor& labels, double smoothing = 0);
 /// ½ Σ_c (x_c − t_c)² per sample. x, targets [N, C] → [N].
 Variable squared_error(const Variable& x, const Tensor& targets);

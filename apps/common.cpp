@@ -1,0 +1,198 @@
+#include "apps/common.h"
+
+#include <cmath>
+
+#include "datasets/registry.h"
+#include "datasets/split.h"
+#include "datasets/tensor_file.h"
+#include "engine/blas.h"
+#include "engine/cpu/dispatch.h"
+#include "engine/npy.h"
+#include "engine/ops/convolution.h"
+#include "engine/parallel.h"
+#include "engine/progress.h"
+#include "engine/safetensors.h"
+
+namespace fastntk::apps {
+namespace {
+
+std::string join(const std::vector<double>& numbers) {
+  std::string s;
+  for (const double x : numbers) s += (s.empty() ? "" : ",") + fmt::format("{:.17g}", x);
+  return s;
+}
+
+std::vector<double> numbers_of(const std::string& text, const std::string& what) {
+  std::vector<double> out;
+  size_t at = 0;
+  while (at < text.size()) {
+    const size_t end = std::min(text.find(',', at), text.size());
+    try {
+      out.push_back(std::stod(text.substr(at, end - at)));
+    } catch (const std::exception&) {
+      fail("{} must be numbers separated by commas, got '{}'", what, text);
+    }
+    at = end + 1;
+  }
+  return out;
+}
+
+}  // namespace
+
+void add_common(CLI::App& command, Common& c) {
+  command.add_option("--seed", c.seed, "seed of everything random")->capture_default_str();
+  command.add_option("--threads", c.threads, "threads; 0: as many as there are processors")->capture_default_str();
+  command.add_option("--memory", c.memory, "bytes that Jacobian sweeps may use beside their result, e.g. 512M, 2G; default: no limit");
+  command.add_option("--conv", c.convolution, "convolutions: fast (Winograd where it applies, about 1e-5) or exact")
+      ->check(CLI::IsMember({"fast", "exact"}))
+      ->capture_default_str();
+  command.add_option("--data-folder", c.data_folder, "folder with the data set's files; default: $FASTNTK_DATA, then Debian's packages");
+  command.add_option("--json", c.json, "write everything printed to this file as JSON (docs/report-format.md)");
+  command.add_flag("--quiet", c.quiet, "no progress lines");
+}
+
+void apply_common(const Common& c) {
+  require_usage(c.threads >= 0, "--threads must be 0 or more, got {}", c.threads);
+  if (c.threads) set_thread_count(c.threads);
+  parse_bytes(c.memory);
+  set_convolution_algorithm(c.convolution == "exact" ? ConvolutionAlgorithm::exact : ConvolutionAlgorithm::fast);
+  Progress::set_quiet(c.quiet);
+}
+
+size_t parse_bytes(const std::string& text) {
+  if (text.empty()) return 0;
+  size_t used = 0;
+  double value = 0;
+  try {
+    value = std::stod(text, &used);
+  } catch (const std::exception&) {
+    used = 0;
+  }
+  std::string unit = text.substr(used);
+  for (const char* const tail : {"iB", "B"})
+    if (unit.size() > 0 && unit.ends_with(tail)) {
+      unit.resize(unit.size() - std::string(tail).size());
+      break;
+    }
+  const std::string units = "KMGT";
+  const size_t power = unit.empty() ? 0 : units.find(unit) + 1;
+  require_usage(used > 0 && (unit.empty() || (unit.size() == 1 && power > 0)) && value > 0 && std::isfinite(value),
+                "an amount of memory is a number with K, M, G or T (of 1024), got '{}'", text);
+  return static_cast<size_t>(value * std::pow(1024.0, static_cast<double>(power)));
+}
+
+Report new_report(const CLI::App& command) {
+  Report report;
+  report.command = {"fastntk", command.get_name()};
+  for (const CLI::Option* const option : command.get_options()) {
+    const std::string name = option->get_name();
+    if (name == "--help" || name == "--json") continue;
+    if (option->count())
+      for (const std::string& value : option->results()) {
+        if (!option->get_positional()) report.command.push_back(name);
+        if (option->get_expected_max() > 0) report.command.push_back(value);
+      }
+    std::string value = option->get_default_str();
+    if (option->count()) {
+      value.clear();
+      for (const std::string& v : option->results()) value += (value.empty() ? "" : " ") + v;
+    }
+    report.config[name.substr(name.find_first_not_of('-'))] = value;
+  }
+  report.config["threads"] = std::to_string(thread_count());
+  report.config["isa"] = cpu::name_of(cpu::isa());
+  report.config["blas"] = blas_version() + " " + blas_kernel_set();
+  return report;
+}
+
+void finish(const Report& report, const Common& common) {
+  if (!common.json.empty()) report.write_json(common.json);
+}
+
+Dataset load_samples(const DataFlags& flags, const Common& common, Part part) {
+  return Split::parse(flags.rules).select(load_dataset(flags.name, common.data_folder, part), common.seed);
+}
+
+void put_normalisation(std::map<std::string, std::string>& metadata, const Normalisation& n) {
+  metadata["normalisation.mean"] = join(n.mean);
+  metadata["normalisation.stddev"] = join(n.stddev);
+}
+
+void put_data(std::map<std::string, std::string>& entries, const std::string& prefix, const DataFlags& flags, const Dataset& data) {
+  entries[prefix + "name"] = flags.name;
+  entries[prefix + "rules"] = flags.rules;
+  entries[prefix + "n"] = std::to_string(data.size());
+  entries[prefix + "sha256"] = data.sha256();
+}
+
+Samples to_samples(const Dataset& data, const std::map<std::string, std::string>& metadata, DType dtype) {
+  Normalisation n = Normalisation::identity(data.channels());
+  const auto mean = metadata.find("normalisation.mean"), stddev = metadata.find("normalisation.stddev");
+  if (mean != metadata.end() && stddev != metadata.end())
+    n = {numbers_of(mean->second, "normalisation.mean"), numbers_of(stddev->second, "normalisation.stddev")};
+  std::vector<int64_t> all(static_cast<size_t>(data.size()));
+  for (size_t i = 0; i < all.size(); i++) all[i] = static_cast<int64_t>(i);
+  Samples out;
+  out.inputs = data.images_as_float(all, n, dtype);
+  out.labels = data.has_labels() ? data.labels_at(all) : Tensor();
+  out.ids = data.ids();
+  return out;
+}
+
+void add_train_flags(CLI::App& command, TrainFlags& flags) {
+  TrainConfig& c = flags.config;
+  command.add_option("--loss", c.loss, "ce (cross-entropy) or mse (half the squared error to one-hot targets)")->capture_default_str();
+  command.add_option("--label-smoothing", c.label_smoothing, "for cross-entropy, in [0, 1)")->capture_default_str();
+  command.add_option("--epochs", c.epochs, "passes over the data")->capture_default_str();
+  command.add_option("--batch", c.batch_size, "samples per step")->capture_default_str();
+  command.add_option("--lr", c.learning_rate, "peak learning rate")->capture_default_str();
+  command.add_option("--schedule", flags.schedule, "constant, step:PARTS:FACTOR, cosine[:WARMUP], power:EXPONENT:WARMUP or one-cycle")
+      ->capture_default_str();
+  command.add_option("--optimiser", c.optimiser.kind, "sgd, adam or adamw")->capture_default_str();
+  command.add_option("--momentum", c.optimiser.momentum, "of sgd")->capture_default_str();
+  command.add_flag("--nesterov,!--no-nesterov", c.optimiser.nesterov, "Nesterov's momentum for sgd")->capture_default_str();
+  command.add_option("--weight-decay", c.optimiser.weight_decay, "factor of the parameters themselves")->capture_default_str();
+  command.add_option("--l2", c.l2, "λ of ½λ‖θ − θ0‖², added to the mean loss; ρ = nλ")->capture_default_str();
+  command.add_flag("--flip", c.augmentation.flip, "mirror half of the images");
+  command.add_option("--crop", c.augmentation.crop, "shift images by up to this many pixels")->capture_default_str();
+  command.add_option("--stop-after-steps", c.stop_after_steps, "end after this many steps of the schedule; 0: run it out")
+      ->capture_default_str();
+}
+
+TrainConfig train_config(const TrainFlags& flags, const Common& common) {
+  TrainConfig c = flags.config;
+  c.schedule = Schedule::parse(flags.schedule);
+  c.seed = common.seed;
+  find_loss(c.loss);
+  require_usage(c.label_smoothing >= 0 && c.label_smoothing < 1, "label smoothing must be in [0, 1), got {}", c.label_smoothing);
+  return c;
+}
+
+Checkpoint open_model(const std::string& path, const std::string& architecture) { return load_model(path, architecture); }
+
+void add_input_flags(CLI::App& command, InputFlags& flags) {
+  command.add_option("--input", flags.input, "tensor file (.safetensors with a tensor `input` [N, C, H, W], or .npy), taken as it is");
+  command.add_option("--data", flags.data.name, "data set, when there is no --input")->capture_default_str();
+  command.add_option("--samples", flags.data.rules, "which samples of it")->capture_default_str();
+  command.add_option("--part", flags.part, "train or test")->check(CLI::IsMember({"train", "test"}))->capture_default_str();
+}
+
+Samples load_inputs(const InputFlags& flags, const Checkpoint& checkpoint, const Common& common) {
+  const DType dtype = checkpoint.model->dtype();
+  if (!flags.input.empty()) return to_samples(load_tensor_file(flags.input), {}, dtype);
+  return to_samples(load_samples(flags.data, common, flags.part == "train" ? Part::train : Part::test), checkpoint.metadata, dtype);
+}
+
+void write_tensor(const std::string& path, const std::string& name, const Tensor& tensor, const std::map<std::string, std::string>& metadata) {
+  if (path.ends_with(".npy")) {
+    save_npy(path, tensor);
+    return;
+  }
+  require_usage(path.ends_with(".safetensors"), "the output must end in .safetensors or .npy, got '{}'", path);
+  SafeTensors file;
+  file.metadata = metadata;
+  file.tensors.emplace_back(name, tensor.contiguous());
+  file.save(path);
+}
+
+}  // namespace fastntk::apps

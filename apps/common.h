@@ -1,0 +1,78 @@
+// What all commands share: common flags, data and models from flags, reports.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+
+#include "datasets/dataset.h"
+#include "datasets/idx.h"
+#include "datasets/samples.h"
+#include "models/checkpoint.h"
+#include "training/trainer.h"
+#include "unlearn/jacobian.h"
+#include "unlearn/report.h"
+
+namespace fastntk::apps {
+
+/// Flags of every command.
+struct Common {
+  uint64_t seed = 0;
+  int threads = 0;
+  std::string memory, json, data_folder, convolution = "fast";
+  bool quiet = false;
+};
+void add_common(CLI::App& command, Common& common);
+/// Puts the flags into force. Call first in a command's callback.
+void apply_common(const Common& common);
+/// "512M", "2G", "1.5GiB" → bytes; 0 for an empty text.
+size_t parse_bytes(const std::string& text);
+
+/// A report with command line, settings in force and the machine's kernels filled in; `command` is the subcommand that was parsed.
+Report new_report(const CLI::App& command);
+/// Writes the report where --json says, if it does.
+void finish(const Report& report, const Common& common);
+
+/// Which samples: --data NAME --samples RULES (datasets/split.h).
+struct DataFlags {
+  std::string name = "fashion-mnist", rules = "all";
+};
+Dataset load_samples(const DataFlags& flags, const Common& common, Part part);
+/// Normalised with the mean and deviation that the model was trained with (its metadata), in the model's type.
+Samples to_samples(const Dataset& data, const std::map<std::string, std::string>& metadata, DType dtype);
+void put_normalisation(std::map<std::string, std::string>& metadata, const Normalisation& normalisation);
+void put_data(std::map<std::string, std::string>& entries, const std::string& prefix, const DataFlags& flags, const Dataset& data);
+
+/// The flags of training, with the config's present values as defaults.
+struct TrainFlags {
+  TrainConfig config;
+  std::string schedule = "constant";
+};
+void add_train_flags(CLI::App& command, TrainFlags& flags);
+TrainConfig train_config(const TrainFlags& flags, const Common& common);
+
+/// A model file with what its metadata say; `architecture` is needed when it has no configuration of ours.
+Checkpoint open_model(const std::string& path, const std::string& architecture);
+/// Inputs for predict, jacobian and ntk: a tensor file (taken as it is), or a data set and rules.
+struct InputFlags {
+  std::string input;  ///< tensor file
+  DataFlags data;
+  std::string part = "test";
+};
+void add_input_flags(CLI::App& command, InputFlags& flags);
+Samples load_inputs(const InputFlags& flags, const Checkpoint& checkpoint, const Common& common);
+
+/// Writes one named tensor, as .npy or .safetensors by the ending.
+void write_tensor(const std::string& path, const std::string& name, const Tensor& tensor, const std::map<std::string, std::string>& metadata);
+
+// One function per command: adds it to the program.
+void add_pretrain(CLI::App& app);
+void add_finetune(CLI::App& app);
+void add_unlearn(CLI::App& app);
+void add_evaluate(CLI::App& app);
+void add_predict(CLI::App& app);
+void add_jacobian(CLI::App& app);
+void add_ntk(CLI::App& app);
+void add_info(CLI::App& app);
+void add_demo(CLI::App& app);
+
+}  // namespace fastntk::apps

@@ -1,0 +1,170 @@
+// fastntk evaluate, predict, jacobian and ntk.
+#include "apps/common.h"
+#include "engine/gram.h"
+#include "engine/progress.h"
+#include "engine/safetensors.h"
+#include "unlearn/jacobian.h"
+#include "unlearn/metrics.h"
+
+namespace fastntk::apps {
+namespace {
+
+struct Flags {
+  Common common;
+  InputFlags input, second;
+  std::string model, architecture, output, subset = "bn";
+};
+
+void add_model_flags(CLI::App& c, Flags& f, bool output) {
+  c.add_option("model", f.model, "model file (.safetensors)")->required();
+  c.add_option("--arch", f.architecture, "architecture, for a checkpoint without our configuration");
+  if (output) c.add_option("-o,--output", f.output, "file to write, .safetensors or .npy")->required();
+  add_input_flags(c, f.input);
+}
+
+void run_evaluate(const Flags& f, const CLI::App& command) {
+  apply_common(f.common);
+  Report report = new_report(command);
+  const Checkpoint checkpoint = open_model(f.model, f.architecture);
+  const Samples samples = load_inputs(f.input, checkpoint, f.common);
+  require(samples.labels.defined(), "these samples have no labels to evaluate against");
+  require(samples.size() > 0, "'{}' chooses no samples", f.input.data.rules);
+  const Stopwatch clock;
+  const Tensor logits = predict(*checkpoint.model, samples.inputs);
+  report.results = {{"n", static_cast<double>(samples.size())},
+                    {"accuracy", accuracy(logits, samples.labels)},
+                    {"cross_entropy", mean_cross_entropy(logits, samples.labels)},
+                    {"squared_error", mean_squared_error(logits, samples.labels)},
+                    {"seconds", clock.seconds()}};
+  fmt::print("{} samples: accuracy {:.4f}, mean cross-entropy {:.4f}, mean ½ squared error {:.4f}\n", samples.size(),
+             report.results["accuracy"], report.results["cross_entropy"], report.results["squared_error"]);
+  // By class, because an average hides a class that was forgotten.
+  const auto labels = samples.labels.to_vector<int64_t>();
+  const auto values = logits.to(DType::float64).to_vector<double>();
+  const int64_t C = logits.extent(1);
+  for (int64_t c = 0; c < C; c++) {
+    int64_t count = 0, right = 0;
+    for (size_t i = 0; i < labels.size(); i++) {
+      if (labels[i] != c) continue;
+      const double* const row = values.data() + static_cast<int64_t>(i) * C;
+      count++, right += std::max_element(row, row + C) - row == c;
+    }
+    if (!count) continue;
+    report.results[fmt::format("accuracy_class_{}", c)] = static_cast<double>(right) / static_cast<double>(count);
+    fmt::print("  class {}: accuracy {:.4f} of {}\n", c, static_cast<double>(right) / static_cast<double>(count), count);
+  }
+  finish(report, f.common);
+}
+
+void run_predict(const Flags& f, const CLI::App& command) {
+  apply_common(f.common);
+  Report report = new_report(command);
+  const Checkpoint checkpoint = open_model(f.model, f.architecture);
+  const Samples samples = load_inputs(f.input, checkpoint, f.common);
+  const Stopwatch clock;
+  const Tensor logits = predict(*checkpoint.model, samples.inputs);
+  report.results = {{"n", static_cast<double>(samples.size())}, {"seconds", clock.seconds()}};
+  write_tensor(f.output, "logits", logits, {});
+  fmt::print("{}: logits {}, {}\n", f.output, logits.describe(), format_duration(report.results["seconds"]));
+  finish(report, f.common);
+}
+
+// Where each parameter's columns begin, for the metadata.
+std::map<std::string, std::string> columns(const Subset& subset) {
+  std::map<std::string, std::string> m = {{"subset", subset.specification}, {"parameters", std::to_string(subset.size())}};
+  for (size_t i = 0; i < subset.entries.size(); i++)
+    m[fmt::format("columns.{:04}", i)] = fmt::format("{} {} {}", subset.entries[i].name, subset.entries[i].offset, subset.entries[i].shape.str());
+  return m;
+}
+
+void run_jacobian(const Flags& f, const CLI::App& command) {
+  apply_common(f.common);
+  Report report = new_report(command);
+  const Checkpoint checkpoint = open_model(f.model, f.architecture);
+  const Subset subset = choose(*checkpoint.model, f.subset);
+  const Samples samples = load_inputs(f.input, checkpoint, f.common);
+  fmt::print("{}", subset.table());
+  reset_peak_memory();
+  const Stopwatch clock;
+  const Jacobian j = jacobian(*checkpoint.model, subset, samples.inputs, {.memory = parse_bytes(f.common.memory), .title = "jacobian"});
+  report.results = {{"n", static_cast<double>(samples.size())},
+                    {"parameters", static_cast<double>(subset.size())},
+                    {"seconds", clock.seconds()},
+                    {"samples_per_second", static_cast<double>(samples.size()) / clock.seconds()},
+                    {"peak_bytes", static_cast<double>(memory_statistics().peak)},
+                    {"jacobian_bytes", static_cast<double>(j.rows.bytes())}};
+  write_tensor(f.output, "jacobian", j.rows, columns(subset));
+  fmt::print("{}: J {}, {:.4g} samples/s, peak {} of which J {}\n", f.output, j.rows.describe(), report.results["samples_per_second"],
+             format_bytes(report.results["peak_bytes"]), format_bytes(report.results["jacobian_bytes"]));
+  finish(report, f.common);
+}
+
+void run_ntk(const Flags& f, const CLI::App& command) {
+  apply_common(f.common);
+  Report report = new_report(command);
+  const Checkpoint checkpoint = open_model(f.model, f.architecture);
+  const Subset subset = choose(*checkpoint.model, f.subset);
+  const Samples first = load_inputs(f.input, checkpoint, f.common);
+  const bool two = !f.second.input.empty() || !f.second.data.rules.empty();
+  const JacobianOptions options{.memory = parse_bytes(f.common.memory), .title = "jacobian"};
+  const Stopwatch clock;
+  const Jacobian a = jacobian(*checkpoint.model, subset, first.inputs, options);
+  Tensor kernel;
+  if (two) {
+    const Samples second = load_inputs(f.second, checkpoint, f.common);
+    kernel = dual_gram(a.rows, jacobian(*checkpoint.model, subset, second.inputs, options).rows).contiguous();
+  } else {
+    kernel = dual_gram(a.rows).dense();
+  }
+  report.results = {{"rows", static_cast<double>(kernel.extent(0))}, {"columns", static_cast<double>(kernel.extent(1))},
+                    {"parameters", static_cast<double>(subset.size())}, {"seconds", clock.seconds()}};
+  write_tensor(f.output, "ntk", kernel, columns(subset));
+  fmt::print("{}: Θ {} (rows and columns: sample, class; class fastest), P = {}, {}\n", f.output, kernel.describe(), subset.size(),
+             format_duration(report.results["seconds"]));
+  finish(report, f.common);
+}
+
+}  // namespace
+
+void add_evaluate(CLI::App& app) {
+  auto f = std::make_shared<Flags>();
+  CLI::App* const c = app.add_subcommand("evaluate", "accuracy and losses of a model");
+  add_model_flags(*c, *f, false);
+  add_common(*c, f->common);
+  c->callback([f, c] { run_evaluate(*f, *c); });
+}
+
+void add_predict(CLI::App& app) {
+  auto f = std::make_shared<Flags>();
+  CLI::App* const c = app.add_subcommand("predict", "logits [N, C] of a model");
+  add_model_flags(*c, *f, true);
+  add_common(*c, f->common);
+  c->callback([f, c] { run_predict(*f, *c); });
+}
+
+void add_jacobian(CLI::App& app) {
+  auto f = std::make_shared<Flags>();
+  CLI::App* const c = app.add_subcommand("jacobian", "per-sample Jacobian [N, C, P] of the logits in a subset of the parameters");
+  add_model_flags(*c, *f, true);
+  c->add_option("--subset", f->subset, "bn, head, bias, all, joined by +, or patterns over parameter names")->capture_default_str();
+  add_common(*c, f->common);
+  c->callback([f, c] { run_jacobian(*f, *c); });
+}
+
+void add_ntk(CLI::App& app) {
+  auto f = std::make_shared<Flags>();
+  f->second.data.rules.clear();
+  CLI::App* const c = app.add_subcommand("ntk", "neural tangent kernel, float64 [N·C, M·C], of one or two sets");
+  add_model_flags(*c, *f, true);
+  c->add_option("--input2", f->second.input, "the second set, a tensor file; default: the first set again");
+  c->add_option("--samples2", f->second.data.rules, "the second set, samples of the data set");
+  c->add_option("--subset", f->subset, "bn, head, bias, all, joined by +, or patterns over parameter names")->capture_default_str();
+  add_common(*c, f->common);
+  c->callback([f, c] {
+    f->second.data.name = f->input.data.name;
+    f->second.part = f->input.part;
+    run_ntk(*f, *c);
+  });
+}
+
+}  // namespace fastntk::apps

@@ -1,0 +1,156 @@
+// fastntk pretrain and fastntk finetune.
+#include "apps/common.h"
+#include "engine/progress.h"
+#include "engine/sha256.h"
+#include "models/head.h"
+#include "unlearn/experiment.h"
+#include "unlearn/metrics.h"
+
+namespace fastntk::apps {
+namespace {
+
+struct PretrainFlags {
+  Common common;
+  DataFlags data{.name = "fashion-mnist", .rules = "0-29999 class:0-8"}, test{.name = "fashion-mnist", .rules = "class:0-8"};
+  TrainFlags train;
+  std::string output, architecture = "resnet20", shortcut = "B", stem;
+  int64_t width = 0;
+};
+
+void run_pretrain(const PretrainFlags& f, const CLI::App& command) {
+  apply_common(f.common);
+  Report report = new_report(command);
+  const Dataset data = load_samples(f.data, f.common, Part::train);
+  const Dataset test = load_samples(f.test, f.common, Part::test);
+  require(data.size() > 0, "there are no samples to train on: '{}' chooses none", f.data.rules);
+  // Classes from 0 to the largest that occurs: the classifier has no rows for what it never saw.
+  int64_t classes = 0;
+  const auto counts = data.class_counts();
+  for (size_t c = 0; c < counts.size(); c++)
+    if (counts[c]) classes = static_cast<int64_t>(c) + 1;
+
+  ModelConfig config{.architecture = f.architecture, .classes = classes, .channels = data.channels(), .image_height = data.height(),
+                     .image_width = data.width()};
+  if (f.width) config.options["width"] = std::to_string(f.width);
+  if (f.architecture == "resnet20" || f.architecture == "resnet32" || f.architecture == "resnet44" || f.architecture == "resnet56")
+    config.options["shortcut"] = f.shortcut;
+  if (!f.stem.empty()) config.options["stem"] = f.stem;
+  Model model = make_model(config, f.common.seed);
+
+  std::map<std::string, std::string> metadata;
+  put_normalisation(metadata, measure_normalisation(data));
+  put_data(metadata, "pretrain.data.", f.data, data);
+  TrainConfig train_settings = train_config(f.train, f.common);
+  train_settings.mode = Mode::train;
+  for (const auto& [key, value] : train_settings.settings()) metadata["pretrain." + key] = value;
+  const Samples samples = to_samples(data, metadata, DType::float32), test_samples = to_samples(test, metadata, DType::float32);
+  const TrainResult result = train(*model, choose(*model, "all"), samples, train_settings, "pretrain " + model.config.architecture,
+                                   f.output + ".training.partial");
+  save_model(f.output, model, metadata);
+  report.results["acc_test"] = accuracy(predict(*model, test_samples.inputs), test_samples.labels);
+  report.results["seconds"] = result.seconds;
+  report.results["steps"] = static_cast<double>(result.steps);
+  for (size_t e = 0; e < result.epoch_loss.size(); e++) {
+    report.results[fmt::format("loss_epoch_{}", e + 1)] = result.epoch_loss[e];
+    fmt::print("epoch {}: mean loss {:.4f}\n", e + 1, result.epoch_loss[e]);
+  }
+  report.notes["sha256"] = sha256_of_file(f.output);
+  put_data(report.data, "", f.data, data);
+  fmt::print("{}: {} on {} samples ({}), test accuracy {:.4f} on {} samples, {}\nsha256 {}\n", f.output, model.config.str(),
+             data.size(), f.data.rules, report.results["acc_test"], test.size(), format_duration(result.seconds), report.notes["sha256"]);
+  finish(report, f.common);
+}
+
+struct FinetuneFlags {
+  Common common;
+  DataFlags data{.name = "fashion-mnist", .rules = "30000-59999 per-class:100"};
+  TrainFlags train;
+  std::string model, output, subset = "bn+head", head = "zero", architecture;
+};
+
+void run_finetune(const FinetuneFlags& f, const CLI::App& command) {
+  apply_common(f.common);
+  Report report = new_report(command);
+  Checkpoint checkpoint = open_model(f.model, f.architecture);
+  const Dataset data = load_samples(f.data, f.common, Part::train);
+  if (f.head != "keep") checkpoint.model = replace_head(checkpoint.model, data.classes(), head_rule(f.head), f.common.seed);
+  Module& model = *checkpoint.model;
+  const Subset subset = choose(model, f.subset);
+  TrainConfig train_settings = train_config(f.train, f.common);
+  train_settings.mode = Mode::eval;
+  const Samples samples = to_samples(data, checkpoint.metadata, model.dtype());
+  const Loss& loss = find_loss(train_settings.loss);
+  fmt::print("{}", subset.table());
+  const double rho = ridge_of(train_settings, samples.size());
+  const Objective before = objective(model, subset, samples, loss, rho, gather(model, subset));
+  const Finetuned result = finetune(model, subset, samples, train_settings, "finetune", f.output + ".training.partial");
+  const Objective after = objective(model, subset, samples, loss, rho, result.theta0);
+
+  auto& m = checkpoint.metadata;
+  put_data(m, "finetune.data.", f.data, data);
+  for (const auto& [key, value] : train_settings.settings()) m["finetune." + key] = value;
+  m["finetune.subset"] = f.subset;
+  m["finetune.head"] = f.head;
+  save_model(f.output, checkpoint.model, m, {{"fastntk.theta0", result.theta0}});
+  report.results["acc_train"] = accuracy(predict(model, samples.inputs), samples.labels);
+  report.results["objective"] = after.value();
+  report.results["gradient_norm"] = after.gradient_norm;
+  report.results["gradient_norm_relative"] = after.gradient_norm / before.gradient_norm;
+  report.results["seconds"] = result.phase.seconds;
+  put_data(report.data, "", f.data, data);
+  fmt::print("{}: n = {}, ρ = nλ = {:g}, accuracy on D {:.4f}, objective {:.4f} (θ0: {:.4f}), gradient norm {:.4f} ({:.4f} of θ0's), {}\n",
+             f.output, samples.size(), rho, report.results["acc_train"], after.value(), before.value(), after.gradient_norm,
+             report.results["gradient_norm_relative"], format_duration(result.phase.seconds));
+  finish(report, f.common);
+}
+
+}  // namespace
+
+void add_pretrain(CLI::App& app) {
+  auto f = std::make_shared<PretrainFlags>();
+  f->train.config.epochs = 4;
+  f->train.config.learning_rate = 0.2;
+  f->train.config.optimiser.nesterov = true;
+  f->train.config.optimiser.weight_decay = 5e-4;
+  f->train.config.augmentation.flip = true;
+  f->train.schedule = "one-cycle";
+  CLI::App* const c = app.add_subcommand("pretrain", "train a whole model on public data and save it");
+  c->add_option("-o,--output", f->output, "the model file (.safetensors) to write")->required();
+  c->add_option("--arch", f->architecture, "architecture (fastntk info lists them)")->capture_default_str();
+  c->add_option("--width", f->width, "channels of the first stage of a CIFAR ResNet; 0: its default")->capture_default_str();
+  c->add_option("--shortcut", f->shortcut, "A (slice and pad) or B (1×1 convolution) for CIFAR ResNets")->capture_default_str();
+  c->add_option("--stem", f->stem, "imagenet or cifar for ResNet-18 and larger");
+  c->add_option("--data", f->data.name, "data set to train on")->capture_default_str();
+  c->add_option("--samples", f->data.rules, "which samples of its training part")->capture_default_str();
+  c->add_option("--test-samples", f->test.rules, "which samples of its test part to report accuracy on")->capture_default_str();
+  add_train_flags(*c, f->train);
+  add_common(*c, f->common);
+  c->callback([f, c] {
+    f->test.name = f->data.name;
+    run_pretrain(*f, *c);
+  });
+}
+
+void add_finetune(CLI::App& app) {
+  auto f = std::make_shared<FinetuneFlags>();
+  f->train.config.epochs = 12;
+  f->train.config.learning_rate = 0.04;
+  f->train.config.batch_size = 25;
+  f->train.config.l2 = 1e-2;
+  f->train.config.optimiser.nesterov = true;
+  f->train.schedule = "power:2:0.1";
+  CLI::App* const c = app.add_subcommand("finetune", "tune a subset of the parameters on private data, batch norm in eval mode");
+  c->add_option("model", f->model, "the pre-trained model (.safetensors)")->required();
+  c->add_option("-o,--output", f->output, "the model file to write; it keeps θ0 and all settings")->required();
+  c->add_option("--arch", f->architecture, "architecture, for a checkpoint without our configuration");
+  c->add_option("--subset", f->subset, "bn, head, bias, all, joined by +, or patterns over parameter names")->capture_default_str();
+  c->add_option("--head", f->head, "the classifier at the start: keep, zero, keep-and-zero or keep-and-random (rows of new classes)")
+      ->capture_default_str();
+  c->add_option("--data", f->data.name, "data set D")->capture_default_str();
+  c->add_option("--samples", f->data.rules, "which samples of its training part")->capture_default_str();
+  add_train_flags(*c, f->train);
+  add_common(*c, f->common);
+  c->callback([f, c] { run_finetune(*f, *c); });
+}
+
+}  // namespace fastntk::apps

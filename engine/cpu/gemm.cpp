@@ -1,0 +1,180 @@
+#include "engine/cpu/gemm.h"
+
+#include <algorithm>
+#include <functional>
+#include <iterator>
+
+#include "engine/cpu/isa/gemm.h"
+#include "engine/parallel.h"
+
+namespace fastntk::cpu {
+namespace {
+
+// Terms of the inner dimension that are summed in registers before they are added to C: part of what the result is. One
+// block of a panel of B (32 columns of float32) fills two thirds of a 48 KB level-1 cache.
+constexpr int64_t depth_block = 256;
+// Rows of A that one task takes: with the block above, 256 KB of float32 for level 2.
+constexpr int64_t row_block = 252;
+// The largest piece of B that gemm() packs at a time, in elements.
+constexpr int64_t piece_depth = 16 * depth_block, piece_elements = int64_t{1} << 20;
+// A block of A that serves at most so many panels of B is read where it is.
+constexpr int64_t copy_panels = 8;
+// Below this many multiply-adds (some ten microseconds) waking other threads does not pay.
+constexpr int64_t worth_threads = int64_t{1} << 21;
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+template <class T>
+const GemmKernels<T>& kernels() {
+  const GemmTable& table = FASTNTK_DISPATCH(gemm_table);
+  if constexpr (sizeof(T) == 4)
+    return table.f32;
+  else
+    return table.f64;
+}
+
+template <class Body>
+void run_tasks(int64_t tasks, bool threads, const Body& body) {
+  if (threads) return parallel_for(tasks, std::cref(body));
+  for (int64_t i = 0; i < tasks; i++) body(i);
+}
+
+// The right operand [k, n] of a product as the kernels take it: panels of two registers' width (the last one register
+// wide if that is enough) by blocks of depth. Packed, the blocks follow each other, and in a block its panels, each row
+// by row and padded with zeros; in place, they are parts of a row-major matrix.
+template <class T>
+struct Panels {
+  int64_t k, n;
+  const T* data;
+  int64_t in_place = 0;  // distance between the rows of a matrix that is not packed
+  const GemmKernels<T>& kernel = kernels<T>();
+
+  int64_t width() const { return 2 * kernel.lanes; }
+  int64_t count() const { return ceil_div(n, width()); }
+  int64_t columns(int64_t panel) const { return std::min(width(), n - panel * width()); }
+  int64_t depth(int64_t block) const { return std::min(depth_block, k - block * depth_block); }
+  int64_t stride(int64_t panel) const { return in_place ? in_place : round_up(columns(panel), kernel.lanes); }
+  const T* at(int64_t block, int64_t panel) const {
+    const int64_t row = block * depth_block, column = panel * width();
+    return data + (in_place ? row * in_place + column : row * round_up(n, kernel.lanes) + depth(block) * column);
+  }
+};
+
+template <class T>
+int64_t packed_elements(int64_t k, int64_t n) {
+  return k * round_up(n, kernels<T>().lanes);
+}
+
+/// Packs op(B) [k, n] into `out`, packed_elements(k, n) long.
+template <class T>
+Panels<T> pack(bool transposed, int64_t k, int64_t n, const T* b, int64_t ldb, T* out) {
+  const Panels<T> panels{k, n, out};
+  run_tasks(panels.count(), k * n >= worth_threads / 16 && !in_parallel(), [&](int64_t p) {
+    for (int64_t block = 0; block * depth_block < k; block++) {
+      const int64_t row = block * depth_block, column = p * panels.width();
+      const int64_t depth = panels.depth(block), columns = panels.columns(p);
+      T* const to = out + (panels.at(block, p) - panels.data);
+      if (transposed)
+        panels.kernel.transpose(columns, depth, b + column * ldb + row, ldb, to, panels.stride(p));
+      else
+        panels.kernel.copy(depth, columns, b + row * ldb + column, ldb, to, panels.stride(p));
+    }
+  });
+  return panels;
+}
+
+template <class T>
+void multiply_panels(bool transpose_a, int64_t m, const T* a, int64_t lda, const Panels<T>& b, T* c, int64_t ldc,
+                     bool accumulate) {
+  const bool threads = m * b.n * b.k >= worth_threads && !in_parallel();
+  const int64_t rows = std::min(m, round_up(ceil_div(m, ceil_div(m, row_block)), b.kernel.tile_rows));
+  const int64_t row_blocks = ceil_div(m, rows);
+  // Few rows: each task takes some of the columns.
+  const int64_t groups = threads ? std::min(b.count(), ceil_div(2 * thread_count(), row_blocks)) : 1;
+  // A copy of a block of A pays when it serves many panels of B, or when rows would evict each other from the level-1
+  // cache.
+  const bool copied = transpose_a || b.count() > copy_panels || lda * static_cast<int64_t>(sizeof(T)) % 2048 == 0;
+  const int64_t copy_stride =
+      depth_block + 64 / static_cast<int64_t>(sizeof(T));  // not a power of two, for the same reason
+
+  run_tasks(row_blocks * groups, threads, [&](int64_t task) {
+    const int64_t from = task / groups * rows, height = std::min(rows, m - from);
+    const int64_t first = task % groups * b.count() / groups, last = (task % groups + 1) * b.count() / groups;
+    const Buffer copy = copied ? Buffer(static_cast<size_t>(height * copy_stride) * sizeof(T)) : Buffer();
+    for (int64_t block = 0; block * depth_block < b.k; block++) {
+      const int64_t k = block * depth_block, depth = b.depth(block);
+      const T* x = a + (transpose_a ? k * lda + from : from * lda + k);
+      if (transpose_a)
+        b.kernel.transpose(depth, height, x, lda, copy.as<T>(), copy_stride);
+      else if (copied)
+        b.kernel.copy(height, depth, x, lda, copy.as<T>(), copy_stride);
+      if (copied) x = copy.as<T>();
+      for (int64_t p = first; p < last; p++)
+        b.kernel.multiply(height, b.columns(p), depth, x, copied ? copy_stride : lda, b.at(block, p), b.stride(p),
+                          c + from * ldc + p * b.width(), ldc, accumulate || block > 0);
+    }
+  });
+}
+
+template <class T>
+void clear(int64_t m, int64_t n, T* c, int64_t ldc) {
+  for (int64_t i = 0; i < m; i++) std::fill(c + i * ldc, c + i * ldc + n, T{});
+}
+
+}  // namespace
+
+template <class T>
+void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b,
+          int64_t ldb, T* c, int64_t ldc, bool accumulate) {
+  if (m <= 0 || n <= 0) return;
+  if (k <= 0) {
+    if (!accumulate) clear(m, n, c, ldc);
+    return;
+  }
+  const int64_t lanes = kernels<T>().lanes, width = 2 * lanes;
+  // A packed panel pays when it serves more than one tile of rows. A last panel that ends inside a register is packed
+  // anyway.
+  const int64_t in_place = !transpose_b && m <= kernels<T>().tile_rows ? n / lanes * lanes : 0;
+  if (in_place > 0) multiply_panels(transpose_a, m, a, lda, Panels<T>{k, in_place, b, ldb}, c, ldc, accumulate);
+  if (in_place == n) return;
+
+  const int64_t k_step = std::min(k, piece_depth);
+  const int64_t n_step = std::min(n - in_place, std::max(width, piece_elements / k_step / width * width));
+  alignas(64) T small[4096];
+  const int64_t elements = packed_elements<T>(k_step, n_step);
+  const Buffer large = elements > std::ssize(small) ? Buffer(static_cast<size_t>(elements) * sizeof(T)) : Buffer();
+  T* const packed = elements > std::ssize(small) ? large.as<T>() : small;
+  for (int64_t j = in_place; j < n; j += n_step)
+    for (int64_t l = 0; l < k; l += k_step) {
+      const T* const piece = b + (transpose_b ? j * ldb + l : l * ldb + j);
+      const Panels<T> panels = pack(transpose_b, std::min(k_step, k - l), std::min(n_step, n - j), piece, ldb, packed);
+      multiply_panels(transpose_a, m, a + (transpose_a ? l * lda : l), lda, panels, c + j, ldc, accumulate || l > 0);
+    }
+}
+
+template <class T>
+PackedMatrix<T>::PackedMatrix(bool transposed, int64_t k, int64_t n, const T* b, int64_t ldb) : k_(k), n_(n) {
+  if (k <= 0 || n <= 0) return;
+  panels_ = Buffer(static_cast<size_t>(packed_elements<T>(k, n)) * sizeof(T));
+  pack(transposed, k, n, b, ldb, panels_.as<T>());
+}
+
+template <class T>
+void PackedMatrix<T>::multiply(bool transpose_a, int64_t m, const T* a, int64_t lda, T* c, int64_t ldc,
+                               bool accumulate) const {
+  if (m <= 0 || n_ <= 0) return;
+  if (k_ > 0)
+    multiply_panels(transpose_a, m, a, lda, Panels<T>{k_, n_, panels_.as<T>()}, c, ldc, accumulate);
+  else if (!accumulate)
+    clear(m, n_, c, ldc);
+}
+
+template void gemm<float>(bool, bool, int64_t, int64_t, int64_t, const float*, int64_t, const float*, int64_t, float*,
+                          int64_t, bool);
+template void gemm<double>(bool, bool, int64_t, int64_t, int64_t, const double*, int64_t, const double*, int64_t,
+                           double*, int64_t, bool);
+template class PackedMatrix<float>;
+template class PackedMatrix<double>;
+
+}  // namespace fastntk::cpu

@@ -1,0 +1,48 @@
+#include "models/pass.h"
+
+namespace fastntk {
+namespace {
+
+template <class MakeLeaf>
+std::vector<Variable> leaves_of(const Module& model, const Subset& subset, MakeLeaf&& make_leaf) {
+  const auto parameters = parameters_of(model, subset);
+  std::vector<Variable> leaves;
+  for (size_t i = 0; i < parameters.size(); i++)
+    leaves.push_back(make_leaf(parameters[i]->value.unsqueeze(0), subset.entries[i].name));
+  return leaves;
+}
+
+}  // namespace
+
+Pass::Pass(const Module& model, const Subset& subset, std::vector<Variable> variables, Mode mode)
+    : mode_(mode), variables_(std::move(variables)) {
+  const auto parameters = parameters_of(model, subset);
+  require(variables_.size() == parameters.size(), "the parameter subset '{}' has {} tensors, got {} variables",
+          subset.specification, parameters.size(), variables_.size());
+  for (size_t i = 0; i < parameters.size(); i++) {
+    const auto& [index, name, shape, offset] = subset.entries[i];
+    require(variables_[i].rank() == shape.rank() + 1 && variables_[i].shape().trailing(shape.rank()) == shape,
+            "the variable for {} must be [1 or N] followed by {}, got {}", name, shape.str(),
+            variables_[i].shape().str());
+    position_[parameters[i]] = i;
+  }
+}
+
+Pass Pass::shared(const Module& model, const Subset& subset, Tape& tape, Mode mode) {
+  const auto make = [&](const Tensor& value, const std::string& name) { return tape.leaf(value, name); };
+  return {model, subset, leaves_of(model, subset, make), mode};
+}
+
+Pass Pass::per_sample(const Module& model, const Subset& subset, Tape& tape, int64_t samples) {
+  const auto make = [&](const Tensor& value, const std::string& name) {
+    return tape.per_sample_leaf(value, samples, name);
+  };
+  return {model, subset, leaves_of(model, subset, make), Mode::eval};
+}
+
+Variable Pass::parameter(const Parameter& parameter) const {
+  const auto found = position_.find(&parameter);
+  return found == position_.end() ? Variable(parameter.value.unsqueeze(0)) : variables_[found->second];
+}
+
+}  // namespace fastntk

@@ -1,0 +1,42 @@
+// Pass: how one forward pass treats the model: which parameters are variables of a tape and in what form, and whether
+// batch norm uses the statistics of the batch.
+#pragma once
+#include <span>
+#include <unordered_map>
+
+#include "engine/tape.h"
+#include "models/peft.h"
+
+namespace fastntk {
+
+enum class Mode : uint8_t { eval, train };
+
+/// Every parameter enters an op with an explicit leading axis: [1, …] for all samples, or [N, …] with one copy per
+/// sample (stride 0, nothing is copied). A parameter outside the active subset is a constant: nothing that depends on
+/// constants only is recorded, and no activation is saved for its sake.
+class Pass {
+ public:
+  /// All parameters are constants; nothing is recorded.
+  explicit Pass(Mode mode = Mode::eval) : mode_(mode) {}
+  /// The parameters of `subset` are these variables, one per entry, each [1 or N, …]. They may be leaves, or computed
+  /// from leaves of some other form.
+  Pass(const Module& model, const Subset& subset, std::vector<Variable> variables, Mode mode = Mode::eval);
+
+  /// The parameters of `subset` are leaves [1, …] of `tape`, whose cotangents are sums over the batch: for training.
+  static Pass shared(const Module& model, const Subset& subset, Tape& tape, Mode mode = Mode::eval);
+  /// The parameters of `subset` are leaves [samples, …] of `tape`, whose cotangents are per sample: for Jacobian rows.
+  static Pass per_sample(const Module& model, const Subset& subset, Tape& tape, int64_t samples);
+
+  Mode mode() const { return mode_; }
+  /// What a module uses in the place of its parameter: [1 or N, …].
+  Variable parameter(const Parameter& parameter) const;
+  /// The variables of the subset, one per entry and in its order, whether or not the pass has used them.
+  std::span<const Variable> leaves() const { return variables_; }
+
+ private:
+  Mode mode_;
+  std::vector<Variable> variables_;
+  std::unordered_map<const Parameter*, size_t> position_;
+};
+
+}  // namespace fastntk

@@ -1,0 +1,144 @@
+#include "models/peft.h"
+
+#include <algorithm>
+#include <set>
+
+#include "models/layers.h"
+
+namespace fastntk {
+namespace {
+
+// Iterative matching with one point to come back to: the last * seen.
+bool matches(const std::string& pattern, const std::string& name) {
+  size_t p = 0, n = 0, star = std::string::npos, resume = 0;
+  while (n < name.size()) {
+    if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n]) && pattern[p] != '*') {
+      p++, n++;
+    } else if (p < pattern.size() && pattern[p] == '*') {
+      star = p++, resume = n;
+    } else if (star != std::string::npos) {
+      p = star + 1, n = ++resume;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') p++;
+  return p == pattern.size();
+}
+
+std::vector<std::string> split(const std::string& specification) {
+  std::vector<std::string> parts;
+  std::string part;
+  for (const char c : specification + "+") {
+    if (c != '+' && c != ',') {
+      if (c != ' ') part += c;
+      continue;
+    }
+    require_usage(!part.empty(), "the parameter subset '{}' has an empty part", specification);
+    parts.push_back(std::move(part));
+    part.clear();
+  }
+  return parts;
+}
+
+// "conv1.* (1), bn1.* (2), layer1.* (18)": a model's parameters by the first component of their names.
+std::string overview(const std::vector<Named<const Parameter>>& parameters) {
+  std::vector<std::pair<std::string, int>> groups;
+  for (const auto& [name, p] : parameters) {
+    const size_t dot = name.find('.');
+    const std::string group = dot == std::string::npos ? name : name.substr(0, dot) + ".*";
+    if (groups.empty() || groups.back().first != group) groups.emplace_back(group, 0);
+    groups.back().second++;
+  }
+  std::string text;
+  for (const auto& [group, count] : groups) text += fmt::format("{}{} ({})", text.empty() ? "" : ", ", group, count);
+  return text;
+}
+
+// Whether a parameter belongs to a part of a specification.
+class Chooser {
+ public:
+  explicit Chooser(const Module& model) : head_(model.head()) {
+    for (const auto& [name, module] : model.named_modules())
+      if (dynamic_cast<const BatchNorm2d*>(module)) norms_.insert(name.empty() ? "" : name + ".");
+  }
+  bool contains(const std::string& part, const std::string& name) const {
+    const std::string prefix = name.substr(0, name.rfind('.') + 1);
+    if (part == "all") return true;
+    if (part == "bn") return norms_.count(prefix) > 0;
+    if (part == "head") return !head_.empty() && name.starts_with(head_ + ".");
+    if (part == "bias") return name == prefix + "bias";
+    return matches(part, name);
+  }
+
+ private:
+  std::string head_;
+  std::set<std::string> norms_;
+};
+
+}  // namespace
+
+Subset choose(const Module& model, const std::string& specification) {
+  const auto parameters = model.named_parameters();
+  const Chooser chooser(model);
+  std::vector<bool> chosen(parameters.size(), false);
+  for (const std::string& part : split(specification)) {
+    bool any = false;
+    for (size_t i = 0; i < parameters.size(); i++) {
+      if (!chooser.contains(part, parameters[i].first)) continue;
+      chosen[i] = any = true;
+    }
+    require_usage(any,
+                  "no parameter belongs to '{}': known subsets are bn, head, bias and all, and the parameters are {}",
+                  part, overview(parameters));
+  }
+  Subset subset{specification, {}};
+  for (size_t i = 0; i < parameters.size(); i++)
+    if (chosen[i])
+      subset.entries.push_back({i, parameters[i].first, parameters[i].second->value.shape(), subset.size()});
+  return subset;
+}
+
+std::string Subset::table() const {
+  size_t width = 9;
+  for (const Entry& e : entries) width = std::max(width, e.name.size());
+  std::string text = fmt::format("{:<{}}  {:<18} {:>10} {:>10}\n", "parameter", width, "shape", "offset", "count");
+  for (const Entry& e : entries)
+    text += fmt::format("{:<{}}  {:<18} {:>10} {:>10}\n", e.name, width, e.shape.str(), e.offset, e.shape.elements());
+  return text + fmt::format("{}: {} parameter tensors, P = {}\n", specification, entries.size(), size());
+}
+
+std::vector<const Parameter*> parameters_of(const Module& model, const Subset& subset) {
+  const auto all = model.named_parameters();
+  std::vector<const Parameter*> parameters;
+  for (const Subset::Entry& e : subset.entries) {
+    require(e.index < all.size() && all[e.index].first == e.name && all[e.index].second->value.shape() == e.shape,
+            "the parameter subset '{}' was chosen on another model: {} {} is not in this one", subset.specification,
+            e.name, e.shape.str());
+    parameters.push_back(all[e.index].second);
+  }
+  return parameters;
+}
+
+Tensor gather(const Module& model, const Subset& subset) {
+  const auto parameters = parameters_of(model, subset);
+  Tensor theta({subset.size()}, DType::float64);
+  for (size_t i = 0; i < parameters.size(); i++) {
+    const auto& [index, name, shape, offset] = subset.entries[i];
+    theta.slice(0, offset, offset + shape.elements()).copy_from(parameters[i]->value.reshape({shape.elements()}));
+  }
+  return theta;
+}
+
+void scatter(Module& model, const Subset& subset, const Tensor& theta) {
+  const auto parameters = parameters_of(model, subset);
+  require(theta.shape() == Shape{subset.size()}, "the parameter subset '{}' has P = {}, got a vector {}",
+          subset.specification, subset.size(), theta.shape().str());
+  for (size_t i = 0; i < parameters.size(); i++) {
+    const auto& [index, name, shape, offset] = subset.entries[i];
+    Tensor value = parameters[i]->value;  // another handle of the same elements
+    value.copy_from(theta.slice(0, offset, offset + shape.elements()).reshape(shape));
+  }
+}
+
+}  // namespace fastntk

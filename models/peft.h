@@ -1,0 +1,39 @@
+// Parameter-efficient fine-tuning: which parameters of a model are tuned, and the flat vector θ that they make.
+#pragma once
+#include "models/module.h"
+
+namespace fastntk {
+
+/// Some of the parameters of a model, in the order of named_parameters(). Laid end to end, each in row-major order,
+/// they are the vector θ of length P = size(): the columns of a Jacobian.
+struct Subset {
+  struct Entry {
+    size_t index = 0;  ///< into named_parameters()
+    std::string name;
+    Shape shape;
+    int64_t offset = 0;  ///< of the first element in θ
+  };
+  std::string specification;  ///< what was asked for, e.g. "bn+head"
+  std::vector<Entry> entries;
+
+  /// P, the number of elements.
+  int64_t size() const { return entries.empty() ? 0 : entries.back().offset + entries.back().shape.elements(); }
+  /// One line per parameter (name, shape, offset, count), then the total.
+  std::string table() const;
+};
+
+/// Chooses parameters by parts joined with "+" or ",": `bn` (weight and bias of every batch norm), `head` (the
+/// classifier), `bias` (every bias), `all`, or a pattern over full names in which * stands for any characters and ? for
+/// one, e.g. "bn+head" or "layer3.*,fc.weight". UsageError when a part chooses nothing.
+Subset choose(const Module& model, const std::string& specification);
+
+/// The parameters of `model` that `subset` names, in its order. Error when the subset was chosen on a model of another
+/// structure.
+std::vector<const Parameter*> parameters_of(const Module& model, const Subset& subset);
+
+/// θ, float64 [P].
+Tensor gather(const Module& model, const Subset& subset);
+/// Sets the parameters from θ [P] (any floating-point type, rounded to the model's).
+void scatter(Module& model, const Subset& subset, const Tensor& theta);
+
+}  // namespace fastntk

@@ -1,0 +1,109 @@
+#include "models/checkpoint.h"
+
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <limits>
+
+#include "engine/safetensors.h"
+#include "models/head.h"
+#include "models/peft.h"
+
+using namespace fastntk;
+using Catch::Contains;
+
+namespace {
+
+struct TemporaryFile {
+  explicit TemporaryFile(const std::string& name)
+      : path((std::filesystem::temp_directory_path() / ("fastntk_" + std::to_string(::getpid()) + "_" + name))
+                 .string()) {}
+  ~TemporaryFile() { std::filesystem::remove(path); }
+  std::string path;
+};
+
+Model small() {
+  return make_model({.architecture = "resnet20",
+                     .classes = 3,
+                     .channels = 1,
+                     .image_height = 28,
+                     .image_width = 28,
+                     .options = {{"width", "2"}}},
+                    1);
+}
+
+std::vector<double> values(const Model& model) { return gather(*model, choose(*model, "all")).to_vector<double>(); }
+
+SafeTensors contents(const Model& model) { return {model.config.to_map(), state(*model)}; }
+
+}  // namespace
+
+TEST_CASE("a model comes back from its file as it was, with its configuration") {
+  const TemporaryFile file("model.safetensors");
+  const Model model = small();
+  for (const DType dtype : {DType::float32, DType::float64}) {
+    model->to(dtype);
+    for (const auto& [name, b] : model->named_buffers()) b->value.fill(3);
+    save_model(file.path, model, {{"trained_by", "someone"}, {"model.option.gone", "1"}});
+    const Checkpoint loaded = load_model(file.path);
+    CHECK(loaded.model.config.str() == model.config.str());
+    CHECK(loaded.metadata.at("trained_by") == "someone");
+    CHECK(loaded.model->dtype() == dtype);
+    CHECK(values(loaded.model) == values(model));
+    for (const auto& [name, b] : loaded.model->named_buffers())
+      CHECK(b->value.to(DType::float64).to_vector<double>()[0] == 3);
+  }
+  CHECK_THROWS_WITH(load_model(file.path, "resnet18"), Contains("holds a resnet20, not a resnet18"));
+  // What a loaded file said about its model does not outlive a change of the model.
+  const Checkpoint loaded = load_model(file.path);
+  save_model(file.path, replace_head(loaded.model, 5, HeadRule::zero), loaded.metadata);
+  CHECK(load_model(file.path).model.config.classes == 5);
+}
+
+TEST_CASE("a checkpoint without configuration is read with the name of its architecture") {
+  const TemporaryFile file("foreign.safetensors");
+  const Model model = make_model(
+      {.architecture = "resnet18", .classes = 4, .channels = 2, .options = {{"width", "2"}, {"stem", "cifar"}}}, 1);
+  SafeTensors foreign{{{"format", "pt"}}, state(*model)};
+  std::erase_if(foreign.tensors, [](const auto& t) { return t.first.ends_with("num_batches_tracked"); });
+  foreign.save(file.path);
+  const Checkpoint loaded = load_model(file.path, "resnet18");
+  CHECK(loaded.model.config.str() == model.config.str());
+  CHECK(values(loaded.model) == values(model));
+  CHECK_THROWS_WITH(load_model(file.path), Contains("no configuration") && Contains("name its architecture"));
+  CHECK_THROWS_WITH(load_model(file.path, "resnet34"),
+                    Contains("missing layer1.2.conv1.weight") && Contains("more") && !Contains("\n"));
+
+  const Model a = build_model({.architecture = "resnet20", .options = {{"shortcut", "A"}}});
+  NamedShapes shapes;
+  for (const auto& [name, tensor] : state(*a)) shapes[name] = tensor.shape();
+  CHECK(infer_config("resnet20", shapes).options == a.config.options);
+  shapes.erase("fc.weight");
+  CHECK_THROWS_WITH(infer_config("resnet20", shapes),
+                    Contains("not a checkpoint of resnet20") && Contains("fc.weight"));
+}
+
+TEST_CASE("a file that does not fit is refused in one sentence, and changes nothing") {
+  const Model model = small();
+  const std::vector<double> before = values(model);
+  const auto refused = [&](const SafeTensors& file, const auto& matcher) {
+    CHECK_THROWS_WITH(load_state(*model, file.tensors, "the file"), Contains("the file") && matcher && !Contains("\n"));
+    CHECK(values(model) == before);
+  };
+  SafeTensors file = contents(make_model(model.config, 2));
+  file.tensors[0].second = Tensor::zeros({2, 1, 5, 5});
+  file.tensors[1].first = "bn0.weight";
+  refused(file, Contains("missing bn1.weight") && Contains("unexpected bn0.weight") &&
+                    Contains("misshaped conv1.weight [2, 1, 5, 5] instead of [2, 1, 3, 3]"));
+
+  file = contents(make_model(model.config, 2));
+  Tensor& weight = file.tensors[3].second;
+  weight = weight.clone();
+  weight.mutable_data<float>()[5] = std::numeric_limits<float>::quiet_NaN();
+  refused(file, Contains("layer1.0.conv1.weight has a NaN") && Contains("element 5"));
+
+  file = contents(make_model(model.config, 2));
+  load_state(*model, file.tensors, "the file");
+  CHECK(values(model) != before);
+}

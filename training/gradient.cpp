@@ -1,0 +1,112 @@
+#include "training/gradient.h"
+
+#include <cmath>
+
+#include "engine/ops/reduce.h"
+#include "engine/parallel.h"
+
+namespace fastntk {
+namespace {
+
+constexpr int64_t gradient_tile = 8;  // samples; part of what the bits depend on
+constexpr int64_t predict_tile = 8;
+constexpr int64_t wave = 32;          // tiles whose gradients are in memory at once
+
+struct TileGradient {
+  double loss = 0;
+  std::vector<Variable> leaves;
+};
+
+TileGradient tile_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs, const Tensor& labels,
+                           const Loss& loss, double smoothing, bool trace) {
+  Tape tape(Tape::Options{.trace_non_finite = trace});
+  const Pass pass = Pass::shared(model, subset, tape, mode);
+  const Variable total = sum(loss.evaluate(model.forward(pass, inputs), labels, smoothing));
+  TileGradient out;
+  out.loss = total.value.item();
+  if (total.active()) out.leaves = tape.vjp(total, Tensor::scalar(1, total.dtype()), pass.leaves());
+  return out;
+}
+
+}  // namespace
+
+BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs, const Tensor& labels,
+                             const Loss& loss, double smoothing) {
+  const int64_t n = inputs.extent(0), tile = mode == Mode::train ? n : gradient_tile, tiles = (n + tile - 1) / tile;
+  const auto part = [&](const Tensor& t, int64_t i) { return t.slice(0, i * tile, std::min(n, (i + 1) * tile)); };
+  BatchGradient out;
+  std::vector<std::vector<double>> sums(subset.entries.size());
+  for (size_t k = 0; k < sums.size(); k++) sums[k].assign(static_cast<size_t>(subset.entries[k].shape.elements()), 0);
+  for (int64_t first = 0; first < tiles; first += wave) {
+    std::vector<TileGradient> results(static_cast<size_t>(std::min(wave, tiles - first)));
+    parallel_for(static_cast<int64_t>(results.size()), [&](int64_t i) {
+      results[static_cast<size_t>(i)] =
+          tile_gradient(model, subset, mode, part(inputs, first + i), part(labels, first + i), loss, smoothing, false);
+    });
+    for (size_t i = 0; i < results.size(); i++) {
+      out.loss += results[i].loss;
+      if (!std::isfinite(results[i].loss)) {
+        // Once more with a look at every value: the error names the op.
+        const int64_t at = first + static_cast<int64_t>(i);
+        tile_gradient(model, subset, mode, part(inputs, at), part(labels, at), loss, smoothing, true);
+        fail("the loss of a batch is {}, from values that were not finite before the first tuned parameter", results[i].loss);
+      }
+      for (size_t k = 0; k < results[i].leaves.size(); k++) {
+        if (!results[i].leaves[k].defined()) continue;
+        const Tensor g = results[i].leaves[k].value.contiguous();
+        for_floating(g.dtype(), "a gradient", [&](auto zero) {
+          const auto* const p = g.data<decltype(zero)>();
+          for (size_t e = 0; e < sums[k].size(); e++) sums[k][e] += static_cast<double>(p[e]);
+        });
+      }
+    }
+  }
+  for (size_t k = 0; k < sums.size(); k++)
+    out.gradient.push_back(Tensor::from<double>(subset.entries[k].shape, sums[k]).to(inputs.dtype()));
+  return out;
+}
+
+Tensor stack_rows(const std::vector<Tensor>& parts) {
+  require(!parts.empty(), "there are no rows to stack");
+  Shape shape = parts[0].shape();
+  for (size_t i = 1; i < parts.size(); i++) shape[0] += parts[i].extent(0);
+  Tensor out(shape, parts[0].dtype());
+  int64_t at = 0;
+  for (const Tensor& part : parts) {
+    out.slice(0, at, at + part.extent(0)).copy_from(part);
+    at += part.extent(0);
+  }
+  return out;
+}
+
+Tensor predict(const Module& model, const Tensor& inputs) {
+  const int64_t n = inputs.extent(0), tiles = (n + predict_tile - 1) / predict_tile;
+  require(n > 0, "a prediction needs at least one sample");
+  std::vector<Tensor> parts(static_cast<size_t>(tiles));
+  parallel_for(tiles, [&](int64_t i) {
+    parts[static_cast<size_t>(i)] =
+        model.forward(Pass(Mode::eval), inputs.slice(0, i * predict_tile, std::min(n, (i + 1) * predict_tile))).value;
+  });
+  return stack_rows(parts);
+}
+
+Objective objective(const Module& model, const Subset& subset, const Samples& samples, const Loss& loss, double rho,
+                    const Tensor& theta0) {
+  const BatchGradient g = batch_gradient(model, subset, Mode::eval, samples.inputs, samples.labels, loss);
+  const std::vector<double> theta = gather(model, subset).to_vector<double>(), start = theta0.to_vector<double>();
+  Objective out{.loss = g.loss};
+  double squared = 0;
+  for (size_t k = 0; k < subset.entries.size(); k++) {
+    const auto gradient = g.gradient[k].to(DType::float64).to_vector<double>();
+    for (size_t e = 0; e < gradient.size(); e++) {
+      const size_t p = static_cast<size_t>(subset.entries[k].offset) + e;
+      const double d = theta[p] - start[p], total = gradient[e] + rho * d;
+      out.penalty += 0.5 * rho * d * d;
+      squared += total * total;
+    }
+  }
+  out.gradient_norm = std::sqrt(squared);
+  return out;
+}
+
+}  // namespace fastntk

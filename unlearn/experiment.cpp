@@ -1,0 +1,249 @@
+#include "unlearn/experiment.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/progress.h"
+#include "unlearn/metrics.h"
+
+namespace fastntk {
+namespace {
+
+// Measures time and peak memory of what it runs.
+template <class F>
+Phase measure(const std::string& name, F&& f) {
+  reset_peak_memory();
+  const Stopwatch clock;
+  f();
+  return {name, clock.seconds(), memory_statistics().peak};
+}
+
+struct Logits {
+  Tensor forget, retain, test;
+};
+
+// What is the same for all methods of one task.
+class TaskRun {
+ public:
+  TaskRun(Module& model, const Subset& subset, const Finetuned& finetuned, const Samples& data, const Samples& test,
+          const ForgetTask& task, const ExperimentConfig& config, const LinearisedSet& linearised, const Phase& jacobian_phase)
+      : model_(model),
+        subset_(subset),
+        finetuned_(finetuned),
+        task_(task),
+        config_(config),
+        linearised_(linearised),
+        jacobian_phase_(jacobian_phase),
+        loss_(find_loss(config.finetune.loss)),
+        rho_(ridge_of(config.finetune, data.size())),
+        forget_(select(data, task.forget)),
+        retain_(select(data, complement(task.forget, data.size()))) {
+    Positions kept;
+    const auto labels = test.labels.to_vector<int64_t>();
+    for (int64_t i = 0; i < test.size(); i++)
+      if (std::find(task.forgotten_classes.begin(), task.forgotten_classes.end(), labels[static_cast<size_t>(i)]) == task.forgotten_classes.end())
+        kept.push_back(i);
+    test_ = select(test, kept);
+    scatter(model_, subset_, finetuned_.theta0);
+    // The oracle's own objective: the mean over D_r with the same λ, i.e. ρ_r = n_r λ.
+    rho_retain_ = ridge_of(config.finetune, retain_.size());
+    gradient_at_start_ = objective(model_, subset_, retain_, loss_, rho_retain_, finetuned_.theta0).gradient_norm;
+  }
+
+  std::vector<ReportRow> run(const std::function<void(const ReportRow&)>& on_row, Tensor* last_theta) {
+    oracles();
+    std::vector<ReportRow> rows;
+    const auto add = [&](ReportRow row) {
+      if (on_row) on_row(row);
+      rows.push_back(std::move(row));
+    };
+    add(row("theta0", finetuned_.theta0, 0, {}, false));
+    add(row("original", finetuned_.theta_star, config_.finetune.seed, {finetuned_.phase}, false));
+    for (const Oracle& o : oracles_) add(row("oracle", o.theta, o.seed, {o.phase}, false));
+    for (const std::string& rule : config_.rules) add(method(rule));
+    if (last_theta) *last_theta = last_theta_;
+    scatter(model_, subset_, finetuned_.theta_star);
+    return rows;
+  }
+
+ private:
+  struct Oracle {
+    uint64_t seed;
+    Tensor theta;
+    Phase phase;
+  };
+
+  Logits logits_now() const {
+    const auto of = [&](const Samples& s) { return s.size() ? predict(model_, s.inputs) : Tensor(); };
+    return {of(forget_), of(retain_), of(test_)};
+  }
+
+  // Retraining on D_r from θ0, one after another.
+  void oracles() {
+    for (int s = 0; s <= config_.oracle_seeds; s++) {
+      TrainConfig train = config_.finetune;
+      train.seed += static_cast<uint64_t>(s);
+      scatter(model_, subset_, finetuned_.theta0);
+      const std::string title = fmt::format("oracle {} ({}, {}, seed {})", task_.name, train.loss, config_.subset, train.seed);
+      std::string file;
+      if (!config_.checkpoints.empty()) {
+        file = fmt::format("{}/oracle-{}-{}-{}-{}.partial.safetensors", config_.checkpoints, task_.name, train.loss, config_.subset, train.seed);
+        std::replace_if(file.begin() + static_cast<long>(config_.checkpoints.size()) + 1, file.end(),
+                        [](char c) { return c == ':' || c == '+' || c == '*' || c == '/'; }, '_');
+      }
+      Finetuned result = finetune(model_, subset_, retain_, train, title, file);
+      result.phase.name = "retrain";
+      if (s == 0) reference_ = logits_now();
+      oracles_.push_back({train.seed, result.theta_star, result.phase});
+    }
+  }
+
+  ReportRow method(const std::string& rule) {
+    const size_t plus = rule.find('+');
+    const std::string first = rule.substr(0, plus), second = plus == std::string::npos ? "" : rule.substr(plus + 1);
+    Tensor theta = finetuned_.theta_star;
+    ReportRow extra;
+    if (first.rfind("relinearise:", 0) != 0) {
+      extra.phases.push_back(jacobian_phase_);
+      Update update;
+      extra.phases.push_back(measure("solve", [&] {
+        FastNtk ntk(linearised_, task_.forget, finetuned_.theta0, finetuned_.theta_star, loss_, rho_,
+                    config_.mean_convention ? rho_retain_ : rho_);
+        update = ntk.update(first);
+      }));
+      extra.solves = update.solves;
+      theta = update.theta;
+    }
+    scatter(model_, subset_, theta);
+    for (const std::string& part : {first, second}) {
+      if (part.rfind("relinearise:", 0) != 0) continue;
+      int steps = 0;
+      try {
+        steps = std::stoi(part.substr(12));
+      } catch (const std::exception&) {
+        throw UsageError(fmt::format("'{}' is not a number of steps in the rule '{}'", part.substr(12), rule));
+      }
+      JacobianOptions quiet = config_.jacobian;
+      quiet.title.clear();
+      extra.phases.push_back(measure("relinearise", [&] {
+        extra.relinearisations = relinearise(model_, subset_, retain_, loss_, rho_retain_, finetuned_.theta0, steps, quiet);
+      }));
+    }
+    ReportRow out = row(rule, gather(model_, subset_), config_.finetune.seed, extra.phases, true);
+    out.solves = extra.solves;
+    out.relinearisations = extra.relinearisations;
+    return out;
+  }
+
+  static void without_oracle(ReportRow& r, const std::string& metric) {
+    r.metrics[metric] = std::nan("");
+    r.why[metric] = "no oracle was run";
+  }
+
+  // Everything that is measured of θ.
+  ReportRow row(const std::string& name, const Tensor& theta, uint64_t seed, std::vector<Phase> phases, bool is_update) {
+    scatter(model_, subset_, theta);
+    last_theta_ = theta;
+    const Logits now = logits_now();
+    ReportRow r;
+    r.forget = task_.name, r.subset = config_.subset, r.loss = config_.finetune.loss, r.method = name;
+    r.seed = seed, r.parameters = subset_.size(), r.rho = rho_;
+    r.phases = std::move(phases);
+    const auto set = [&](const std::string& set_name, const Tensor& logits, const Tensor& reference, const Samples& samples) {
+      for (const char* const metric : {"acc_", "loss_", "js_", "activation_l1_"})
+        if (!logits.defined()) {
+          r.metrics[metric + set_name] = std::nan("");
+          r.why[metric + set_name] = "the set is empty";
+        }
+      if (!logits.defined()) return;
+      r.metrics["acc_" + set_name] = accuracy(logits, samples.labels);
+      r.metrics["loss_" + set_name] = mean_cross_entropy(logits, samples.labels);
+      if (reference.defined()) {
+        r.metrics["js_" + set_name] = jensen_shannon(logits, reference);
+        r.metrics["activation_l1_" + set_name] = activation_distance(logits, reference);
+      } else {
+        for (const char* const metric : {"js_", "activation_l1_"}) without_oracle(r, metric + set_name);
+      }
+    };
+    set("forget", now.forget, reference_.forget, forget_);
+    set("retain", now.retain, reference_.retain, retain_);
+    set("test", now.test, reference_.test, test_);
+    if (oracles_.empty())
+      without_oracle(r, "weight_distance");
+    else
+      r.metrics["weight_distance"] =
+          weight_distance(theta.to_vector<double>(), oracles_[0].theta.to_vector<double>(), finetuned_.theta_star.to_vector<double>());
+    const Objective o = objective(model_, subset_, retain_, loss_, rho_retain_, finetuned_.theta0);
+    r.objective_retain = o.value();
+    r.gradient_norm_retain = o.gradient_norm;
+    r.gradient_norm_relative = o.gradient_norm / gradient_at_start_;
+    if (is_update) {
+      const auto theta_now = theta.to_vector<double>(), star = finetuned_.theta_star.to_vector<double>();
+      std::vector<double> delta(theta_now.size());
+      for (size_t i = 0; i < delta.size(); i++) delta[i] = theta_now[i] - star[i];
+      r.metrics["update_norm"] = norm(delta);
+      if (!oracles_.empty()) {
+        std::vector<double> to_oracle = oracles_[0].theta.to_vector<double>();
+        for (size_t i = 0; i < to_oracle.size(); i++) to_oracle[i] -= star[i];
+        r.metrics["update_cosine"] = cosine(delta, to_oracle);
+      }
+      const Tensor direction = Tensor::from<double>({subset_.size()}, delta);
+      scatter(model_, subset_, finetuned_.theta_star);
+      const auto error = [&](const Samples& s, const Tensor& logits) {
+        return s.size() ? linearisation_error(directional_derivative(model_, subset_, s.inputs, direction), logits) : std::nan("");
+      };
+      r.linearisation_error = {{"forget", error(forget_, now.forget)}, {"retain", error(retain_, now.retain)}, {"test", error(test_, now.test)}};
+    }
+    return r;
+  }
+
+  Module& model_;
+  const Subset& subset_;
+  const Finetuned& finetuned_;
+  const ForgetTask& task_;
+  const ExperimentConfig& config_;
+  const LinearisedSet& linearised_;
+  const Phase& jacobian_phase_;
+  const Loss& loss_;
+  double rho_, rho_retain_ = 0, gradient_at_start_ = 0;
+  Samples forget_, retain_, test_;
+  Logits reference_;
+  std::vector<Oracle> oracles_;
+  Tensor last_theta_;
+};
+
+}  // namespace
+
+Finetuned finetune(Module& model, const Subset& subset, const Samples& data, const TrainConfig& config, const std::string& title,
+                   const std::string& checkpoint) {
+  Finetuned out{.theta0 = gather(model, subset)};
+  out.phase = measure("finetune", [&] {
+    train(model, subset, data, config, title, checkpoint.empty() ? std::nullopt : std::optional<std::string>(checkpoint));
+  });
+  out.theta_star = gather(model, subset);
+  return out;
+}
+
+std::vector<ReportRow> run_tasks(Module& model, const Finetuned& finetuned, const Samples& data, const Samples& test,
+                                 const std::vector<ForgetTask>& tasks, const ExperimentConfig& config,
+                                 const std::function<void(const ReportRow&)>& on_row, Tensor* last_theta) {
+  const Subset subset = choose(model, config.subset);
+  scatter(model, subset, finetuned.theta_star);
+  LinearisedSet linearised;
+  const bool closed_form = std::any_of(config.rules.begin(), config.rules.end(), [](const std::string& r) { return r.rfind("relinearise:", 0) != 0; });
+  Phase phase{.name = "jacobian"};
+  if (closed_form)
+    phase = measure("jacobian", [&] {
+      Jacobian j = jacobian(model, subset, data.inputs, config.jacobian);
+      linearised = {std::move(j.rows), std::move(j.logits), data.labels};
+    });
+  std::vector<ReportRow> rows;
+  for (const ForgetTask& task : tasks) {
+    TaskRun run(model, subset, finetuned, data, test, task, config, linearised, phase);
+    const auto more = run.run(on_row, last_theta);
+    rows.insert(rows.end(), more.begin(), more.end());
+  }
+  return rows;
+}
+
+}  // namespace fastntk

@@ -1,0 +1,155 @@
+#include "unlearn/jacobian.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+
+#include "engine/parallel.h"
+#include "engine/progress.h"
+#include "training/gradient.h"
+
+namespace fastntk {
+namespace {
+
+// A layer's cotangents for the whole tile should stay in the second-level cache.
+constexpr double layer_bytes = 1.25 * (1 << 20);
+constexpr int64_t derivative_tile = 4;
+
+// [K, count, C] with row k asking for class from + k of every sample.
+Tensor class_cotangents(int64_t from, int64_t to, int64_t count, int64_t classes, DType dtype) {
+  Tensor seed = Tensor::zeros({to - from, count, classes}, dtype);
+  for (int64_t c = from; c < to; c++) seed.select(0, c - from).slice(1, c, c + 1).fill(1);
+  return seed;
+}
+
+// Leaf cotangents [K, count, …] of classes from … from + K go to rows [count, C, P].
+void store(const Variable& cotangent, const Subset::Entry& entry, int64_t from, Tensor& rows) {
+  const int64_t C = rows.extent(1), P = rows.extent(2), length = entry.shape.elements();
+  if (!cotangent.defined()) {
+    rows.slice(2, entry.offset, entry.offset + length).fill(0);
+    return;
+  }
+  const Tensor g = cotangent.value.contiguous();
+  const int64_t K = g.extent(0), count = g.extent(1);
+  for_floating(g.dtype(), "a Jacobian", [&](auto zero) {
+    using T = decltype(zero);
+    const T* const source = g.data<T>();
+    T* const out = rows.mutable_data<T>() + entry.offset;
+    for (int64_t k = 0; k < K; k++)
+      for (int64_t n = 0; n < count; n++)
+        std::memcpy(out + (n * C + from + k) * P, source + (k * count + n) * length, static_cast<size_t>(length) * sizeof(T));
+  });
+}
+
+void check_inputs(const Module& model, const Subset& subset, const Tensor& inputs) {
+  require(inputs.rank() >= 2 && inputs.extent(0) > 0, "a Jacobian needs inputs [n, …] with n > 0, got {}", inputs.shape().str());
+  require(inputs.dtype() == model.dtype(), "the inputs are {}, the model is {}", name_of(inputs.dtype()), name_of(model.dtype()));
+  require(subset.size() > 0, "a Jacobian in no parameters");
+}
+
+}  // namespace
+
+JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options) {
+  check_inputs(model, subset, inputs);
+  // One sample through the model says how large its layers are.
+  Tape tape;
+  const Pass pass = Pass::per_sample(model, subset, tape, 1);
+  const Variable f = model.forward(pass, inputs.slice(0, 0, 1));
+  require(f.rank() == 2, "a Jacobian needs logits [N, C], the model gives {}", f.shape().str());
+  int64_t largest = 0;
+  for (const Record& r : tape.records()) largest = std::max(largest, r.output_shape.elements());
+  const double layer = static_cast<double>(largest) * static_cast<double>(size_of(f.dtype()));
+  const double saved = static_cast<double>(tape.saved_bytes());
+  const double row = static_cast<double>(subset.size()) * static_cast<double>(size_of(f.dtype()));
+
+  JacobianPlan plan;
+  plan.outputs = f.extent(1);
+  // At the widest point of a sweep: the cotangents of a block's input, its output, a residual and the one being made; the leaves' cotangents; the rows handed out.
+  const auto bytes = [&](int64_t tile, int64_t classes) {
+    const double stack = static_cast<double>(classes);
+    return static_cast<double>(tile) * (saved + stack * (4 * layer + row) + static_cast<double>(plan.outputs) * row);
+  };
+  const double budget = options.memory ? static_cast<double>(options.memory) / thread_count() : 0;
+  plan.classes = options.classes ? std::min(options.classes, plan.outputs) : std::min<int64_t>(plan.outputs, 16);
+  if (budget > 0 && !options.classes)
+    while (plan.classes > 1 && bytes(1, plan.classes) > budget) plan.classes = (plan.classes + 1) / 2;
+  plan.tile = options.tile ? options.tile
+                           : std::clamp<int64_t>(static_cast<int64_t>(layer_bytes / (layer * static_cast<double>(plan.classes))), 1, 64);
+  if (budget > 0 && !options.tile)
+    while (plan.tile > 1 && bytes(plan.tile, plan.classes) > budget) plan.tile /= 2;
+  plan.tile = std::min(plan.tile, inputs.extent(0));
+  plan.bytes_per_thread = static_cast<size_t>(bytes(plan.tile, plan.classes));
+  if (budget > 0 && bytes(plan.tile, plan.classes) > budget)
+    throw UsageError(fmt::format("a Jacobian of this model does not fit into {} on {} threads; the smallest budget that does is {}",
+                                 format_bytes(static_cast<double>(options.memory)), thread_count(),
+                                 format_bytes(bytes(1, 1) * thread_count())));
+  return plan;
+}
+
+void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options,
+                   const RowSink& sink) {
+  const JacobianPlan plan = plan_jacobian(model, subset, inputs, options);
+  const int64_t n = inputs.extent(0), tiles = (n + plan.tile - 1) / plan.tile, C = plan.outputs;
+  std::optional<Progress> progress;
+  if (!options.title.empty()) progress.emplace(options.title, n, "samples");
+  parallel_for(tiles, [&](int64_t i) {
+    check_interrupt();
+    const int64_t first = i * plan.tile, count = std::min(plan.tile, n - first);
+    Tensor rows({count, C, subset.size()}, inputs.dtype());
+    Tensor logits;
+    {
+      Tape tape;
+      const Pass pass = Pass::per_sample(model, subset, tape, count);
+      const Variable f = model.forward(pass, inputs.slice(0, first, first + count));
+      logits = f.value;
+      if (f.active()) {
+        for (int64_t from = 0; from < C; from += plan.classes) {
+          const int64_t to = std::min(C, from + plan.classes);
+          const auto cotangents = tape.vjp(f, class_cotangents(from, to, count, C, f.dtype()), pass.leaves());
+          for (size_t k = 0; k < cotangents.size(); k++) store(cotangents[k], subset.entries[k], from, rows);
+        }
+      } else {
+        rows.fill(0);
+      }
+    }
+    sink(first, logits, rows);
+    if (progress) progress->advance(count);
+  });
+}
+
+Jacobian jacobian(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options) {
+  check_inputs(model, subset, inputs);
+  const int64_t n = inputs.extent(0);
+  const int64_t C = model.forward(Pass(Mode::eval), inputs.slice(0, 0, 1)).extent(1);
+  Jacobian out{Tensor({n, C}, inputs.dtype()), Tensor({n, C, subset.size()}, inputs.dtype())};
+  jacobian_rows(model, subset, inputs, options, [&](int64_t first, const Tensor& logits, const Tensor& rows) {
+    out.logits.slice(0, first, first + logits.extent(0)).copy_from(logits);
+    out.rows.slice(0, first, first + rows.extent(0)).copy_from(rows);
+  });
+  return out;
+}
+
+DirectionalDerivative directional_derivative(const Module& model, const Subset& subset, const Tensor& inputs, const Tensor& v) {
+  check_inputs(model, subset, inputs);
+  require(v.shape() == Shape{subset.size()}, "a direction of {} parameters, got {}", subset.size(), v.shape().str());
+  const Tensor direction = v.to(inputs.dtype());
+  const int64_t n = inputs.extent(0), tiles = (n + derivative_tile - 1) / derivative_tile;
+  std::vector<Tensor> logits(static_cast<size_t>(tiles)), derivatives(static_cast<size_t>(tiles));
+  parallel_for(tiles, [&](int64_t i) {
+    Tape tape;
+    const Pass pass = Pass::shared(model, subset, tape);
+    const Variable f = model.forward(pass, inputs.slice(0, i * derivative_tile, std::min(n, (i + 1) * derivative_tile)));
+    std::vector<std::pair<Variable, Variable>> tangents;
+    for (size_t k = 0; k < subset.entries.size(); k++) {
+      const auto& e = subset.entries[k];
+      tangents.emplace_back(pass.leaves()[k],
+                            direction.slice(0, e.offset, e.offset + e.shape.elements()).reshape(pass.leaves()[k].shape()));
+    }
+    const Variable d = f.active() ? tape.jvp(tangents, f) : Variable{};
+    logits[static_cast<size_t>(i)] = f.value;
+    derivatives[static_cast<size_t>(i)] = d.defined() ? d.value : Tensor::zeros(f.shape(), f.dtype());
+  });
+  return {stack_rows(logits), stack_rows(derivatives)};
+}
+
+}  // namespace fastntk

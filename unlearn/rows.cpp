@@ -1,0 +1,195 @@
+#include "unlearn/rows.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "engine/parallel.h"
+
+namespace fastntk {
+namespace {
+
+constexpr int64_t gram_chunk = 64;       // samples whose rows are copied at once
+constexpr int64_t parameter_block = 256;  // columns that one thread sums
+
+// The rows of samples S[from, to) as [count, C, P]: the tensor itself where S has no gaps there.
+Tensor gather_rows(const LinearisedSet& set, const Positions& s, int64_t from, int64_t to) {
+  const int64_t first = s[static_cast<size_t>(from)], last = s[static_cast<size_t>(to - 1)];
+  if (last - first == to - from - 1) return set.rows.slice(0, first, last + 1);
+  Tensor out({to - from, set.classes(), set.parameters()}, set.rows.dtype());
+  for (int64_t i = from; i < to; i++) out.select(0, i - from).copy_from(set.rows.select(0, s[static_cast<size_t>(i)]));
+  return out;
+}
+
+Tensor gather_all(const LinearisedSet& set, const Positions& s) {
+  return gather_rows(set, s, 0, static_cast<int64_t>(s.size())).contiguous();
+}
+
+void check_positions(const LinearisedSet& set, const Positions& s) {
+  for (size_t i = 0; i < s.size(); i++)
+    require(s[i] >= 0 && s[i] < set.size() && (i == 0 || s[i - 1] < s[i]), "positions must ascend within a set of {} samples, got {}",
+            set.size(), s[i]);
+}
+
+}  // namespace
+
+Positions all_positions(int64_t n) {
+  Positions p(static_cast<size_t>(n));
+  std::iota(p.begin(), p.end(), 0);
+  return p;
+}
+
+Positions complement(const Positions& positions, int64_t n) {
+  Positions out;
+  size_t at = 0;
+  for (int64_t i = 0; i < n; i++) {
+    if (at < positions.size() && positions[at] == i)
+      at++;
+    else
+      out.push_back(i);
+  }
+  return out;
+}
+
+Tensor rows_times(const LinearisedSet& set, const Positions& s, const Tensor& v) {
+  check_positions(set, s);
+  const int64_t C = set.classes(), P = set.parameters();
+  require(v.shape() == Shape{P}, "J v needs v [{}], got {}", P, v.shape().str());
+  Tensor out({static_cast<int64_t>(s.size()), C}, DType::float64);
+  double* const y = out.mutable_data<double>();
+  const Tensor rows = set.rows.contiguous(), direction = v.to(DType::float64).contiguous();
+  const double* const x = direction.data<double>();
+  for_floating(rows.dtype(), "J v", [&](auto zero) {
+    using T = decltype(zero);
+    const T* const j = rows.data<T>();
+    parallel_ranges(static_cast<int64_t>(s.size()), 16, [&](int64_t from, int64_t to) {
+      for (int64_t i = from; i < to; i++)
+        for (int64_t c = 0; c < C; c++) {
+          const T* const row = j + (s[static_cast<size_t>(i)] * C + c) * P;
+          double part[8] = {};  // eight sums, so that the additions need not wait for one another
+          int64_t p = 0;
+          for (; p + 8 <= P; p += 8)
+            for (int k = 0; k < 8; k++) part[k] += static_cast<double>(row[p + k]) * x[p + k];
+          for (int k = 0; p < P; p++, k++) part[k] += static_cast<double>(row[p]) * x[p];
+          y[i * C + c] = ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
+        }
+    });
+  });
+  return out;
+}
+
+Tensor transposed_rows_times(const LinearisedSet& set, const Positions& s, const Tensor& u) {
+  check_positions(set, s);
+  const int64_t C = set.classes(), P = set.parameters();
+  require(u.elements() == static_cast<int64_t>(s.size()) * C, "Jᵀu needs u [{}, {}], got {}", s.size(), C, u.shape().str());
+  Tensor out = Tensor::zeros({P}, DType::float64);
+  double* const y = out.mutable_data<double>();
+  const Tensor rows = set.rows.contiguous(), weights = u.to(DType::float64).contiguous();
+  const double* const w = weights.data<double>();
+  for_floating(rows.dtype(), "Jᵀu", [&](auto zero) {
+    using T = decltype(zero);
+    const T* const j = rows.data<T>();
+    parallel_ranges(P, parameter_block, [&](int64_t from, int64_t to) {
+      for (size_t i = 0; i < s.size(); i++)
+        for (int64_t c = 0; c < C; c++) {
+          const T* const row = j + (s[i] * C + c) * P;
+          const double weight = w[static_cast<int64_t>(i) * C + c];
+          for (int64_t p = from; p < to; p++) y[p] += weight * static_cast<double>(row[p]);
+        }
+    });
+  });
+  return out;
+}
+
+SymmetricMatrix weighted_gram(const LinearisedSet& set, const Positions& s, const Loss& loss, const Tensor& f) {
+  check_positions(set, s);
+  const int64_t C = set.classes(), P = set.parameters(), n = static_cast<int64_t>(s.size());
+  GramAccumulator gram(P, 0);
+  if (n == 0) return std::move(gram).finish().matrix;
+  const Tensor at = f.to(DType::float64).contiguous();
+  for (int64_t from = 0; from < n; from += gram_chunk) {
+    const int64_t to = std::min(n, from + gram_chunk);
+    const Tensor rows = gather_rows(set, s, from, to).contiguous();
+    if (!loss.curvature_factor) {
+      gram.add(rows);
+      continue;
+    }
+    // Rows √Λᵢ Jᵢ = Sᵢᵀ Jᵢ.
+    Tensor weighted = Tensor::zeros(rows.shape(), DType::float64);
+    double* const y = weighted.mutable_data<double>();
+    for_floating(rows.dtype(), "a weighted Gram matrix", [&](auto zero) {
+      using T = decltype(zero);
+      const T* const j = rows.data<T>();
+      parallel_for(to - from, [&](int64_t i) {
+        std::vector<double> factor(static_cast<size_t>(C * C));
+        loss.curvature_factor(at.data<double>() + (from + i) * C, C, factor.data());
+        for (int64_t out = 0; out < C; out++)
+          for (int64_t in = 0; in < C; in++) {
+            const double weight = factor[static_cast<size_t>(in * C + out)];
+            double* const to_row = y + (i * C + out) * P;
+            const T* const from_row = j + (i * C + in) * P;
+            for (int64_t p = 0; p < P; p++) to_row[p] += weight * static_cast<double>(from_row[p]);
+          }
+      });
+    });
+    gram.add(weighted);
+  }
+  return std::move(gram).finish().matrix;
+}
+
+RidgeSystem::RidgeSystem(const LinearisedSet& set, Positions positions, double ridge, Representation representation, std::string name)
+    : set_(&set), positions_(std::move(positions)) {
+  require(ridge > 0, "the ridge ρ must be positive, got {}", ridge);
+  const int64_t dual_size = static_cast<int64_t>(positions_.size()) * set.classes();
+  const bool primal = representation == Representation::primal || dual_size == 0 ||
+                      (representation == Representation::automatic && set.parameters() <= dual_size);
+  if (primal) {
+    static const Loss& identity = find_loss("mse");
+    matrix_ = std::make_unique<SymmetricMatrix>(weighted_gram(set, positions_, identity, set.logits));
+  } else {
+    matrix_ = std::make_unique<SymmetricMatrix>(dual_gram(gather_all(set, positions_)));
+  }
+  factor_ = std::make_unique<Cholesky>(matrix_->clone(), ridge);
+  report_ = {.name = std::move(name),
+             .representation = primal ? "primal" : "dual",
+             .unknowns = matrix_->size(),
+             .ridge = ridge,
+             .condition_estimate = factor_->condition_estimate()};
+}
+
+RidgeSystem::RidgeSystem(SymmetricMatrix gram, double ridge, std::string name)
+    : matrix_(std::make_unique<SymmetricMatrix>(std::move(gram))) {
+  factor_ = std::make_unique<Cholesky>(matrix_->clone(), ridge);
+  report_ = {.name = std::move(name),
+             .representation = "primal",
+             .unknowns = matrix_->size(),
+             .ridge = ridge,
+             .condition_estimate = factor_->condition_estimate()};
+}
+
+Tensor RidgeSystem::refined(const Tensor& b) {
+  const double ridge = report_.ridge;
+  const Refinement r = refine(*factor_, [&](const Tensor& x) {
+    Tensor y = matrix_->multiply(x);
+    double* const out = y.mutable_data<double>();
+    const double* const in = x.data<double>();
+    for (int64_t i = 0; i < y.elements(); i++) out[i] += ridge * in[i];
+    return y;
+  }, b);
+  report_.relative_residual = std::max(report_.relative_residual, r.relative_residual);
+  report_.refinement_steps = std::max(report_.refinement_steps, r.steps);
+  return r.x;
+}
+
+Tensor RidgeSystem::solve_rows(const Tensor& residuals) {
+  require(set_ != nullptr, "a system made from a matrix has no rows");
+  if (report_.representation == "primal") return refined(transposed_rows_times(*set_, positions_, residuals));
+  return transposed_rows_times(*set_, positions_,
+                               refined(residuals.to(DType::float64).contiguous().reshape({residuals.elements()})));
+}
+
+Tensor RidgeSystem::solve(const Tensor& b) {
+  require(report_.representation == "primal", "(A + ρI)⁻¹ b is for primal systems");
+  return refined(b);
+}
+
+}  // namespace fastntk
