@@ -11,28 +11,30 @@ namespace fastntk::cpu {
 namespace {
 
 void check(const ConvolutionShape& s) {
-  require(s.height > 0 && s.width > 0 && s.in_channels > 0 && s.out_channels > 0 && s.kernel_height > 0 && s.kernel_width > 0,
-          "convolution: extents must be positive, got images [{}, {}, {}], {} output channels, kernel {}x{}", s.height, s.width,
-          s.in_channels, s.out_channels, s.kernel_height, s.kernel_width);
-  require(s.stride_height > 0 && s.stride_width > 0 && s.dilation_height > 0 && s.dilation_width > 0 && s.padding_height >= 0 &&
-              s.padding_width >= 0,
-          "convolution: strides and dilations must be positive and paddings not negative, got stride {}x{}, dilation {}x{}, "
-          "padding {}x{}",
+  require(s.height > 0 && s.width > 0 && s.in_channels > 0 && s.out_channels > 0 && s.kernel_height > 0 &&
+              s.kernel_width > 0,
+          "convolution: extents must be positive, got images [{}, {}, {}], {} output channels, kernel {}x{}", s.height,
+          s.width, s.in_channels, s.out_channels, s.kernel_height, s.kernel_width);
+  require(s.stride_height > 0 && s.stride_width > 0 && s.dilation_height > 0 && s.dilation_width > 0 &&
+              s.padding_height >= 0 && s.padding_width >= 0,
+          "convolution: strides and dilations must be positive and paddings not negative, "
+          "got stride {}x{}, dilation {}x{}, padding {}x{}",
           s.stride_height, s.stride_width, s.dilation_height, s.dilation_width, s.padding_height, s.padding_width);
   require(s.groups > 0 && s.in_channels % s.groups == 0 && s.out_channels % s.groups == 0,
-          "convolution: the number of groups must divide the channels, got {} groups, {} input and {} output channels", s.groups,
-          s.in_channels, s.out_channels);
+          "convolution: the number of groups must divide the channels, got {} groups, {} input and {} output channels",
+          s.groups, s.in_channels, s.out_channels);
   require(s.height + 2 * s.padding_height > s.dilation_height * (s.kernel_height - 1) &&
               s.width + 2 * s.padding_width > s.dilation_width * (s.kernel_width - 1),
-          "convolution: a {}x{} kernel of dilation {}x{} does not fit into a {}x{} image with padding {}x{}", s.kernel_height,
-          s.kernel_width, s.dilation_height, s.dilation_width, s.height, s.width, s.padding_height, s.padding_width);
+          "convolution: a {}x{} kernel of dilation {}x{} does not fit into a {}x{} image with padding {}x{}",
+          s.kernel_height, s.kernel_width, s.dilation_height, s.dilation_width, s.height, s.width, s.padding_height,
+          s.padding_width);
 }
 
 }  // namespace
 
 template <class T>
-PackedConvolution<T> PackedConvolution<T>::forward(const ConvolutionShape& s, const T* weights, ConvolutionAlgorithm algorithm,
-                                                   Isa isa) {
+PackedConvolution<T> PackedConvolution<T>::forward(const ConvolutionShape& s, const T* weights,
+                                                   ConvolutionAlgorithm algorithm, Isa isa) {
   check(s);
   if (is_pointwise(s)) return PackedConvolution(pointwise_forward(s, weights));
   if (is_depthwise(s)) return PackedConvolution(depthwise_forward(s, weights));

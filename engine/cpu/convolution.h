@@ -1,4 +1,5 @@
-// Two-dimensional convolution with fixed weights: which kernel serves which shape, and the weights in that kernel's layout.
+// Two-dimensional convolution with fixed weights: which kernel serves which shape, and the weights in that kernel's
+// layout.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -9,7 +10,8 @@
 
 namespace fastntk::cpu {
 
-/// One way to compute a convolution or its input gradient; holds its weights. All functions may be called from several threads.
+/// One way to compute a convolution or its input gradient; holds its weights. All functions may be called from several
+/// threads.
 template <class T>
 class ConvolutionKernel {
  public:
@@ -21,8 +23,8 @@ class ConvolutionKernel {
 
 /// A linear map from images to images, T = float or double, made from the weights of a convolution.
 ///
-/// Every element of the result is one fixed sequence of operations: an image gives the same bits alone as in any batch, with
-/// any number of threads. Different kernels (and `exact` and `fast`) round differently.
+/// Every element of the result is one fixed sequence of operations: an image gives the same bits alone as in any batch,
+/// with any number of threads. Different kernels (and `exact` and `fast`) round differently.
 template <class T>
 class PackedConvolution {
  public:
@@ -33,8 +35,8 @@ class PackedConvolution {
                                    Isa isa = cpu::isa());
   /// The adjoint of forward(): run() reads dy[images, out_height, out_width, out_channels] and writes
   /// dx[images, height, width, in_channels].
-  static PackedConvolution input_gradient(const ConvolutionShape& shape, const T* weights, ConvolutionAlgorithm algorithm,
-                                          Isa isa = cpu::isa());
+  static PackedConvolution input_gradient(const ConvolutionShape& shape, const T* weights,
+                                          ConvolutionAlgorithm algorithm, Isa isa = cpu::isa());
 
   /// Overwrites out. The images are spread over the threads by parallel_for.
   void run(int64_t images, const T* in, T* out) const { kernel_->run(images, in, out); }

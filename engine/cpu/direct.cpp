@@ -26,10 +26,14 @@ const DirectKernels<T>& kernels_of(Isa isa) {
   if constexpr (std::is_same_v<T, float>)
     return isa == Isa::avx512 ? avx512::direct_float : isa == Isa::avx2 ? avx2::direct_float : baseline::direct_float;
   else
-    return isa == Isa::avx512 ? avx512::direct_double : isa == Isa::avx2 ? avx2::direct_double : baseline::direct_double;
+    return isa == Isa::avx512 ? avx512::direct_double
+           : isa == Isa::avx2 ? avx2::direct_double
+                              : baseline::direct_double;
 #else
-  if constexpr (std::is_same_v<T, float>) return baseline::direct_float;
-  else return baseline::direct_double;
+  if constexpr (std::is_same_v<T, float>)
+    return baseline::direct_float;
+  else
+    return baseline::direct_double;
 #endif
 }
 
@@ -100,9 +104,10 @@ class Direct : public ConvolutionKernel<T> {
   template <class At>
   void add_phase(Phase<T> phase, int64_t row_step, At at) {
     for (const Tap& t : phase.taps)
-      phase.offset.push_back(t.row * source_.row_stride + (t.column % source_.phases * source_.columns + t.column / source_.phases) *
-                                                              source_.depth);
-    phase.weights = pack<T>(phase.sum.out_channels, source_.channels, source_.depth, block_for(phase.sum.out_channels), phase.taps, at);
+      phase.offset.push_back(t.row * source_.row_stride +
+                             (t.column % source_.phases * source_.columns + t.column / source_.phases) * source_.depth);
+    phase.weights = pack<T>(phase.sum.out_channels, source_.channels, source_.depth, block_for(phase.sum.out_channels),
+                            phase.taps, at);
     phase.sum.depth = source_.depth;
     phase.sum.channel_blocks = source_.channels / source_.depth;
     phase.sum.taps = static_cast<int64_t>(phase.taps.size());
@@ -135,7 +140,8 @@ template <class T>
 class DirectForward : public Direct<T> {
  public:
   DirectForward(const ConvolutionShape& s, const T* weights, Isa isa) : Direct<T>(kernels_of<T>(isa), name_of(s)) {
-    const int64_t reach_height = s.dilation_height * (s.kernel_height - 1), reach_width = s.dilation_width * (s.kernel_width - 1);
+    const int64_t reach_height = s.dilation_height * (s.kernel_height - 1),
+                  reach_width = s.dilation_width * (s.kernel_width - 1);
     PaddedImages& source = this->source_;
     source.height = s.height, source.width = s.width, source.channels = s.in_channels;
     source.depth = s.in_channels % channel_block == 0 ? channel_block : 1;
@@ -147,7 +153,8 @@ class DirectForward : public Direct<T> {
 
     Phase<T> phase;
     for (int64_t i = 0; i < s.kernel_height; i++)
-      for (int64_t j = 0; j < s.kernel_width; j++) phase.taps.push_back({i, j, i * s.dilation_height, j * s.dilation_width});
+      for (int64_t j = 0; j < s.kernel_width; j++)
+        phase.taps.push_back({i, j, i * s.dilation_height, j * s.dilation_width});
     phase.sum.rows = s.out_height(), phase.sum.columns = s.out_width(), phase.sum.out_channels = s.out_channels;
     phase.sum.out_pixel = s.out_channels;
     phase.sum.out_row = s.out_width() * s.out_channels;
@@ -158,12 +165,13 @@ class DirectForward : public Direct<T> {
   }
 };
 
-// dx[h, w] = sum of weights[i, j] * dy[(h + padding - i * dilation) / stride, ...] over the (i, j) for which the division is exact:
-// these depend on h and w modulo the stride only.
+// dx[h, w] = sum of weights[i, j] * dy[(h + padding - i * dilation) / stride, ...] over the (i, j) for which the
+// division is exact: these depend on h and w modulo the stride only.
 template <class T>
 class DirectInputGradient : public Direct<T> {
  public:
-  DirectInputGradient(const ConvolutionShape& s, const T* weights, Isa isa) : Direct<T>(kernels_of<T>(isa), name_of(s)) {
+  DirectInputGradient(const ConvolutionShape& s, const T* weights, Isa isa)
+      : Direct<T>(kernels_of<T>(isa), name_of(s)) {
     PaddedImages& source = this->source_;
     source.height = s.out_height(), source.width = s.out_width(), source.channels = s.out_channels;
     source.depth = channel_block, source.phases = 1;
@@ -172,7 +180,8 @@ class DirectInputGradient : public Direct<T> {
     for (int64_t a = 0; a < std::min(s.stride_height, s.height); a++)
       for (int64_t b = 0; b < std::min(s.stride_width, s.width); b++) {
         Phase<T>& phase = phases.emplace_back();
-        phase.sum.rows = ceil_div(s.height - a, s.stride_height), phase.sum.columns = ceil_div(s.width - b, s.stride_width);
+        phase.sum.rows = ceil_div(s.height - a, s.stride_height),
+        phase.sum.columns = ceil_div(s.width - b, s.stride_width);
         phase.sum.out_channels = s.in_channels;
         phase.sum.out_pixel = s.stride_width * s.in_channels;
         phase.sum.out_row = s.stride_height * s.width * s.in_channels;
@@ -180,11 +189,13 @@ class DirectInputGradient : public Direct<T> {
         phase.out_offset = (a * s.width + b) * s.in_channels;
         for (int64_t i = 0; i < s.kernel_height; i++)
           for (int64_t j = 0; j < s.kernel_width; j++) {
-            const int64_t h = a + s.padding_height - i * s.dilation_height, w = b + s.padding_width - j * s.dilation_width;
+            const int64_t h = a + s.padding_height - i * s.dilation_height,
+                          w = b + s.padding_width - j * s.dilation_width;
             if (h % s.stride_height != 0 || w % s.stride_width != 0) continue;
             const Tap tap{i, j, h / s.stride_height, w / s.stride_width};
             source.top = std::max(source.top, -tap.row), source.left = std::max(source.left, -tap.column);
-            bottom = std::max(bottom, tap.row + phase.sum.rows), right = std::max(right, tap.column + phase.sum.columns);
+            bottom = std::max(bottom, tap.row + phase.sum.rows),
+            right = std::max(right, tap.column + phase.sum.columns);
             phase.taps.push_back(tap);
           }
       }
@@ -215,13 +226,16 @@ std::shared_ptr<const ConvolutionKernel<T>> direct_forward(const ConvolutionShap
   return std::make_shared<const DirectForward<T>>(shape, weights, isa);
 }
 template <class T>
-std::shared_ptr<const ConvolutionKernel<T>> direct_input_gradient(const ConvolutionShape& shape, const T* weights, Isa isa) {
+std::shared_ptr<const ConvolutionKernel<T>> direct_input_gradient(const ConvolutionShape& shape, const T* weights,
+                                                                  Isa isa) {
   return std::make_shared<const DirectInputGradient<T>>(shape, weights, isa);
 }
 
 template std::shared_ptr<const ConvolutionKernel<float>> direct_forward(const ConvolutionShape&, const float*, Isa);
 template std::shared_ptr<const ConvolutionKernel<double>> direct_forward(const ConvolutionShape&, const double*, Isa);
-template std::shared_ptr<const ConvolutionKernel<float>> direct_input_gradient(const ConvolutionShape&, const float*, Isa);
-template std::shared_ptr<const ConvolutionKernel<double>> direct_input_gradient(const ConvolutionShape&, const double*, Isa);
+template std::shared_ptr<const ConvolutionKernel<float>> direct_input_gradient(const ConvolutionShape&, const float*,
+                                                                               Isa);
+template std::shared_ptr<const ConvolutionKernel<double>> direct_input_gradient(const ConvolutionShape&, const double*,
+                                                                                Isa);
 
 }  // namespace fastntk::cpu

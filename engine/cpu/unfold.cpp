@@ -19,8 +19,8 @@ int64_t rows_of(int64_t columns) {
   return std::clamp<int64_t>(patch_bytes / static_cast<int64_t>(sizeof(T)) / columns, 16, 4096);
 }
 
-// The right operands, one per group. Rows of the unfolded matrix are ordered (kernel row, kernel column, input channel).
-// forward: [taps * C / g, K / g]; its transpose serves the input gradient.
+// The right operands, one per group. Rows of the unfolded matrix are ordered (kernel row, kernel column, input
+// channel). forward: [taps * C / g, K / g]; its transpose serves the input gradient.
 template <class T>
 std::vector<PackedMatrix<T>> pack_groups(const ConvolutionShape& s, const T* weights, bool transposed) {
   const int64_t C = s.in_channels / s.groups, K = s.out_channels / s.groups, taps = s.kernel_height * s.kernel_width;
@@ -29,9 +29,12 @@ std::vector<PackedMatrix<T>> pack_groups(const ConvolutionShape& s, const T* wei
   for (int64_t g = 0; g < s.groups; g++, weights += K * C * taps) {
     for (int64_t k = 0; k < K; k++)
       for (int64_t c = 0; c < C; c++)
-        for (int64_t t = 0; t < taps; t++) rows[static_cast<size_t>((k * taps + t) * C + c)] = weights[(k * C + c) * taps + t];
-    if (transposed) packed.emplace_back(false, K, taps * C, rows.data(), taps * C);
-    else packed.emplace_back(true, taps * C, K, rows.data(), taps * C);
+        for (int64_t t = 0; t < taps; t++)
+          rows[static_cast<size_t>((k * taps + t) * C + c)] = weights[(k * C + c) * taps + t];
+    if (transposed)
+      packed.emplace_back(false, K, taps * C, rows.data(), taps * C);
+    else
+      packed.emplace_back(true, taps * C, K, rows.data(), taps * C);
   }
   return packed;
 }
@@ -43,8 +46,8 @@ size_t bytes_of(const std::vector<PackedMatrix<T>>& matrices) {
   return sum;
 }
 
-// The pixels under one row of the kernel: elements [begin, end) of the patch's row come from the image at `from`, the others
-// lie on the border. Without dilation and groups one run covers the whole kernel row.
+// The pixels under one row of the kernel: elements [begin, end) of the patch's row come from the image at `from`, the
+// others lie on the border. Without dilation and groups one run covers the whole kernel row.
 struct Run {
   int64_t length, begin, end, from;
 };
@@ -85,11 +88,13 @@ class UnfoldForward : public ConvolutionKernel<T> {
           for_runs(s, g, p % pixels / width, p % width, [&](int64_t position, const Run& r) {
             T* const to_run = row + position;
             std::fill_n(to_run, r.begin, T{0});
-            if (r.end > r.begin) std::memcpy(to_run + r.begin, image + r.from, static_cast<size_t>(r.end - r.begin) * sizeof(T));
+            if (r.end > r.begin)
+              std::memcpy(to_run + r.begin, image + r.from, static_cast<size_t>(r.end - r.begin) * sizeof(T));
             std::fill(to_run + r.end, to_run + r.length, T{0});
           });
         }
-        groups_[static_cast<size_t>(g)].multiply(to - from, patches.as<T>(), columns, out + from * K + g * (K / s.groups), K);
+        groups_[static_cast<size_t>(g)].multiply(to - from, patches.as<T>(), columns,
+                                                 out + from * K + g * (K / s.groups), K);
       }
     });
   }
@@ -104,10 +109,11 @@ class UnfoldForward : public ConvolutionKernel<T> {
 template <class T>
 class UnfoldInputGradient : public ConvolutionKernel<T> {
  public:
-  UnfoldInputGradient(const ConvolutionShape& s, const T* weights) : shape_(s), groups_(pack_groups(s, weights, true)) {}
+  UnfoldInputGradient(const ConvolutionShape& s, const T* weights)
+      : shape_(s), groups_(pack_groups(s, weights, true)) {}
 
-  // Every element of dx receives at most one term from each output pixel, in the order of the output pixels; so how many
-  // of them are multiplied at a time changes nothing.
+  // Every element of dx receives at most one term from each output pixel, in the order of the output pixels; so how
+  // many of them are multiplied at a time changes nothing.
   void run(int64_t images, const T* in, T* out) const override {
     const ConvolutionShape& s = shape_;
     const int64_t pixels = s.out_height() * s.out_width(), width = s.out_width(), K = s.out_channels;
@@ -121,7 +127,8 @@ class UnfoldInputGradient : public ConvolutionKernel<T> {
         const int64_t to = std::min(pixels, from + rows);
         for (int64_t g = 0; g < s.groups; g++) {
           const T* row = patches.as<T>();
-          groups_[static_cast<size_t>(g)].multiply(to - from, dy + from * K + g * (K / s.groups), K, patches.as<T>(), columns);
+          groups_[static_cast<size_t>(g)].multiply(to - from, dy + from * K + g * (K / s.groups), K, patches.as<T>(),
+                                                   columns);
           for (int64_t p = from; p < to; p++, row += columns)
             for_runs(s, g, p / width, p % width, [&](int64_t position, const Run& r) {
               const T* const patch = row + position + r.begin;
@@ -145,7 +152,8 @@ template <class T>
 class Pointwise : public ConvolutionKernel<T> {
  public:
   Pointwise(const ConvolutionShape& s, const T* weights, bool gradient)
-      : shape_(s), gradient_(gradient),
+      : shape_(s),
+        gradient_(gradient),
         matrix_(gradient ? PackedMatrix<T>(false, s.out_channels, s.in_channels, weights, s.in_channels)
                          : PackedMatrix<T>(true, s.in_channels, s.out_channels, weights, s.in_channels)) {}
 
@@ -153,11 +161,14 @@ class Pointwise : public ConvolutionKernel<T> {
     const ConvolutionShape& s = shape_;
     const int64_t C = s.in_channels, K = s.out_channels, pixels = s.out_height() * s.out_width();
     const bool adjacent = s.stride_height == 1 && s.stride_width == 1;
-    if (gradient_ && !adjacent) parallel_for(images, [&](int64_t n) { std::fill_n(out + n * s.input_elements(), s.input_elements(), T{0}); });
+    if (gradient_ && !adjacent)
+      parallel_for(images, [&](int64_t n) { std::fill_n(out + n * s.input_elements(), s.input_elements(), T{0}); });
     parallel_ranges(images * pixels, rows_of<T>(C), [&](int64_t from, int64_t to) {
       if (adjacent) {
-        if (gradient_) matrix_.multiply(to - from, in + from * K, K, out + from * C, C);
-        else matrix_.multiply(to - from, in + from * C, C, out + from * K, K);
+        if (gradient_)
+          matrix_.multiply(to - from, in + from * K, K, out + from * C, C);
+        else
+          matrix_.multiply(to - from, in + from * C, C, out + from * K, K);
         return;
       }
       const Buffer visited(static_cast<size_t>((to - from) * C) * sizeof(T));
@@ -265,7 +276,7 @@ std::shared_ptr<const ConvolutionKernel<T>> depthwise_input_gradient(const Convo
   return std::make_shared<const Depthwise<T>>(s, weights, true);
 }
 
-#define FASTNTK_INSTANTIATE(FUNCTION)                                                                     \
+#define FASTNTK_INSTANTIATE(FUNCTION)                                                                       \
   template std::shared_ptr<const ConvolutionKernel<float>> FUNCTION(const ConvolutionShape&, const float*); \
   template std::shared_ptr<const ConvolutionKernel<double>> FUNCTION(const ConvolutionShape&, const double*);
 FASTNTK_INSTANTIATE(unfold_forward)

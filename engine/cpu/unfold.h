@@ -4,7 +4,8 @@
 
 namespace fastntk::cpu {
 
-/// See PackedConvolution. The patches of some output pixels are copied into rows of a matrix, one product per group follows.
+/// See PackedConvolution. The patches of some output pixels are copied into rows of a matrix, one product per group
+/// follows.
 template <class T>
 std::shared_ptr<const ConvolutionKernel<T>> unfold_forward(const ConvolutionShape& shape, const T* weights);
 /// Products first, then each patch is added to the image, in the order of the output pixels.

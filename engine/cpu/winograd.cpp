@@ -21,16 +21,19 @@ const WinogradKernels& kernels_of(Isa isa) {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// G g G^T of one 3x3 kernel.
-void transform_weights(const double (&g)[3][3], double (&u)[6][6]) {
-  constexpr double G[6][3] = {{1. / 4, 0, 0},          {-1. / 6, -1. / 6, -1. / 6}, {-1. / 6, 1. / 6, -1. / 6},
-                              {1. / 24, 1. / 12, 1. / 6}, {1. / 24, -1. / 12, 1. / 6},   {0, 0, 1}};
-  for (int i = 0; i < 6; i++)
-    for (int j = 0; j < 6; j++) {
-      u[i][j] = 0;
-      for (int r = 0; r < 3; r++)
-        for (int c = 0; c < 3; c++) u[i][j] += G[i][r] * g[r][c] * G[j][c];
-    }
+// G g, the weight transform of one line, for 16 output channels at a time (the innermost loop, so that it is
+// vectorised).
+using Lanes = double[channel_block];
+void transform_line(const Lanes& g0, const Lanes& g1, const Lanes& g2, Lanes (&u)[6]) {
+  for (int64_t k = 0; k < channel_block; k++) {
+    const double even = (g0[k] + g2[k]) / 6, odd = g1[k] / 6, outer = (g0[k] + 4 * g2[k]) / 24, inner = g1[k] / 12;
+    u[0][k] = g0[k] / 4;
+    u[1][k] = -even - odd;
+    u[2][k] = -even + odd;
+    u[3][k] = outer + inner;
+    u[4][k] = outer - inner;
+    u[5][k] = g2[k];
+  }
 }
 
 class Winograd : public ConvolutionKernel<float> {
@@ -44,16 +47,22 @@ class Winograd : public ConvolutionKernel<float> {
     zeros_ = Buffer(static_cast<size_t>(6 * C) * sizeof(float));
     std::fill_n(zeros_.as<float>(), 6 * C, 0.0F);
     float* const u = weights_.as<float>();
-    parallel_for(K / block, [&](int64_t b) {
-      for (int64_t k = b * block; k < (b + 1) * block; k++)
-        for (int64_t c = 0; c < C; c++) {
-          double g[3][3], transformed[6][6];
-          for (int r = 0; r < 3; r++)
-            for (int s = 0; s < 3; s++) g[r][s] = static_cast<double>(at(k, c, r, s));
-          transform_weights(g, transformed);
-          for (int64_t e = 0; e < products; e++)
-            u[((e * (K / block) + b) * C + c) * block + k % block] = static_cast<float>(transformed[e / 6][e % 6]);
+    parallel_for(K / channel_block, [&](int64_t b) {
+      const int64_t k0 = b * channel_block;
+      for (int64_t c = 0; c < C; c++) {
+        Lanes g[3][3], half[3][6], transformed[6];  // half[s][i] = (G g)[i][s]
+        for (int r = 0; r < 3; r++)
+          for (int s = 0; s < 3; s++)
+            for (int64_t k = 0; k < channel_block; k++) g[r][s][k] = static_cast<double>(at(k0 + k, c, r, s));
+        for (int s = 0; s < 3; s++) transform_line(g[0][s], g[1][s], g[2][s], half[s]);
+        for (int64_t i = 0; i < 6; i++) {
+          transform_line(half[0][i], half[1][i], half[2][i], transformed);
+          for (int64_t j = 0; j < 6; j++) {
+            float* const to = u + ((i * 6 + j) * (K / block) + k0 / block) * C * block + c * block + k0 % block;
+            for (int64_t k = 0; k < channel_block; k++) to[k] = static_cast<float>(transformed[j][k]);
+          }
         }
+      }
     });
     shape_.weights = u;
     shape_.zeros = zeros_.as<float>();
@@ -97,15 +106,16 @@ WinogradTiles tiles_of(int64_t height, int64_t width, int64_t in_channels, int64
 }  // namespace
 
 bool winograd_pays(const ConvolutionShape& s) {
-  if (s.kernel_height != 3 || s.kernel_width != 3 || s.stride_height != 1 || s.stride_width != 1 || s.dilation_height != 1 ||
-      s.dilation_width != 1 || s.padding_height > 2 || s.padding_width > 2 || s.groups != 1 ||
+  if (s.kernel_height != 3 || s.kernel_width != 3 || s.stride_height != 1 || s.stride_width != 1 ||
+      s.dilation_height != 1 || s.dilation_width != 1 || s.padding_height > 2 || s.padding_width > 2 || s.groups != 1 ||
       s.in_channels % channel_block != 0 || s.out_channels % channel_block != 0)
     return false;
   const int64_t tiles = ceil_div(s.out_height(), side) * ceil_div(s.out_width(), side);
   return 4 * products * tiles <= 3 * 9 * s.out_height() * s.out_width();
 }
 
-std::shared_ptr<const ConvolutionKernel<float>> winograd_forward(const ConvolutionShape& s, const float* weights, Isa isa) {
+std::shared_ptr<const ConvolutionKernel<float>> winograd_forward(const ConvolutionShape& s, const float* weights,
+                                                                 Isa isa) {
   const WinogradTiles q = tiles_of(s.height, s.width, s.in_channels, s.out_height(), s.out_width(), s.out_channels,
                                    s.padding_height, s.padding_width);
   return std::make_shared<const Winograd>(
@@ -113,11 +123,13 @@ std::shared_ptr<const ConvolutionKernel<float>> winograd_forward(const Convoluti
 }
 
 // The input gradient is the convolution of dy with the kernel turned by 180 degrees.
-std::shared_ptr<const ConvolutionKernel<float>> winograd_input_gradient(const ConvolutionShape& s, const float* weights, Isa isa) {
+std::shared_ptr<const ConvolutionKernel<float>> winograd_input_gradient(const ConvolutionShape& s, const float* weights,
+                                                                        Isa isa) {
   const WinogradTiles q = tiles_of(s.out_height(), s.out_width(), s.out_channels, s.height, s.width, s.in_channels,
                                    2 - s.padding_height, 2 - s.padding_width);
-  return std::make_shared<const Winograd>(
-      q, isa, [&](int64_t c, int64_t k, int r, int t) { return weights[(k * s.in_channels + c) * 9 + 8 - (r * 3 + t)]; });
+  return std::make_shared<const Winograd>(q, isa, [&](int64_t c, int64_t k, int r, int t) {
+    return weights[(k * s.in_channels + c) * 9 + 8 - (r * 3 + t)];
+  });
 }
 
 }  // namespace fastntk::cpu

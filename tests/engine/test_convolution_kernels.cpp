@@ -20,15 +20,25 @@ namespace {
 
 ConvolutionShape shape(int64_t height, int64_t width, int64_t in_channels, int64_t out_channels, int64_t kernel = 3,
                        int64_t stride = 1, int64_t padding = 1, int64_t dilation = 1, int64_t groups = 1) {
-  return {.height = height, .width = width, .in_channels = in_channels, .out_channels = out_channels, .kernel_height = kernel,
-          .kernel_width = kernel, .stride_height = stride, .stride_width = stride, .padding_height = padding,
-          .padding_width = padding, .dilation_height = dilation, .dilation_width = dilation, .groups = groups};
+  return {.height = height,
+          .width = width,
+          .in_channels = in_channels,
+          .out_channels = out_channels,
+          .kernel_height = kernel,
+          .kernel_width = kernel,
+          .stride_height = stride,
+          .stride_width = stride,
+          .padding_height = padding,
+          .padding_width = padding,
+          .dilation_height = dilation,
+          .dilation_width = dilation,
+          .groups = groups};
 }
 
 std::string text(const ConvolutionShape& s) {
-  return fmt::format("{}x{}x{} -> {}, kernel {}x{}, stride {}x{}, padding {}x{}, dilation {}x{}, groups {}", s.height, s.width,
-                     s.in_channels, s.out_channels, s.kernel_height, s.kernel_width, s.stride_height, s.stride_width,
-                     s.padding_height, s.padding_width, s.dilation_height, s.dilation_width, s.groups);
+  return fmt::format("{}x{}x{} -> {}, kernel {}x{}, stride {}x{}, padding {}x{}, dilation {}x{}, groups {}", s.height,
+                     s.width, s.in_channels, s.out_channels, s.kernel_height, s.kernel_width, s.stride_height,
+                     s.stride_width, s.padding_height, s.padding_width, s.dilation_height, s.dilation_width, s.groups);
 }
 
 struct Case {
@@ -113,11 +123,14 @@ std::vector<double> reference(const ConvolutionShape& s, int64_t images, const s
             for (int64_t k = 0; k < s.out_channels; k++)
               for (int64_t c = 0; c < C; c++) {
                 const auto x = static_cast<size_t>(((n * s.height + h) * s.width + w) * s.in_channels + k / K * C + c);
-                const auto y = static_cast<size_t>(((n * s.out_height() + oh) * s.out_width() + ow) * s.out_channels + k);
+                const auto y =
+                    static_cast<size_t>(((n * s.out_height() + oh) * s.out_width() + ow) * s.out_channels + k);
                 const double weight =
                     weights[static_cast<size_t>(((k * C + c) * s.kernel_height + i) * s.kernel_width + j)];
-                if (gradient) out[x] += weight * in[y];
-                else out[y] += weight * in[x];
+                if (gradient)
+                  out[x] += weight * in[y];
+                else
+                  out[y] += weight * in[x];
               }
           }
   return out;
@@ -137,13 +150,17 @@ std::vector<double> widen(const std::vector<T>& v) {
 }
 
 template <class T>
-PackedConvolution<T> make(bool gradient, const ConvolutionShape& s, const std::vector<T>& weights, ConvolutionAlgorithm algorithm,
-                          Isa instructions = isa()) {
+PackedConvolution<T> make(bool gradient, const ConvolutionShape& s, const std::vector<T>& weights,
+                          ConvolutionAlgorithm algorithm, Isa instructions = isa()) {
   return gradient ? PackedConvolution<T>::input_gradient(s, weights.data(), algorithm, instructions)
                   : PackedConvolution<T>::forward(s, weights.data(), algorithm, instructions);
 }
-int64_t in_elements(const ConvolutionShape& s, bool gradient) { return gradient ? s.output_elements() : s.input_elements(); }
-int64_t out_elements(const ConvolutionShape& s, bool gradient) { return gradient ? s.input_elements() : s.output_elements(); }
+int64_t in_elements(const ConvolutionShape& s, bool gradient) {
+  return gradient ? s.output_elements() : s.input_elements();
+}
+int64_t out_elements(const ConvolutionShape& s, bool gradient) {
+  return gradient ? s.input_elements() : s.output_elements();
+}
 
 // The output starts as NaN: every element must be written.
 template <class T, class Kernel>
@@ -199,8 +216,10 @@ void check_bits(const ConvolutionShape& s, ConvolutionAlgorithm algorithm, Isa i
   const auto weights = normal<T>(s.weight_elements(), 3);
   for (const bool gradient : {false, true}) {
     const auto kernel = make(gradient, s, weights, algorithm, instructions);
-    INFO(text(s) << (gradient ? ", input gradient, " : ", forward, ") << kernel.kernel() << ", " << name_of(instructions));
-    const auto per_in = static_cast<size_t>(in_elements(s, gradient)), per_out = static_cast<size_t>(out_elements(s, gradient));
+    INFO(text(s) << (gradient ? ", input gradient, " : ", forward, ") << kernel.kernel() << ", "
+                 << name_of(instructions));
+    const auto per_in = static_cast<size_t>(in_elements(s, gradient)),
+               per_out = static_cast<size_t>(out_elements(s, gradient));
     auto in = normal<T>(images * in_elements(s, gradient), 4);
     const auto batch = run(kernel, s, gradient, images, in.data());
     std::vector<T> alone(per_out);
@@ -252,9 +271,10 @@ TEST_CASE("the general path agrees with the reference on the shapes of the fast 
     INFO(text(s));
     const auto weights = normal<double>(s.weight_elements(), 1);
     const auto x = normal<double>(2 * s.input_elements(), 2), dy = normal<double>(2 * s.output_elements(), 3);
-    CHECK(error(run(*unfold_forward(s, weights.data()), s, false, 2, x.data()), reference(s, 2, weights, x, false)) < 1e-14);
-    CHECK(error(run(*unfold_input_gradient(s, weights.data()), s, true, 2, dy.data()), reference(s, 2, weights, dy, true)) <
+    CHECK(error(run(*unfold_forward(s, weights.data()), s, false, 2, x.data()), reference(s, 2, weights, x, false)) <
           1e-14);
+    CHECK(error(run(*unfold_input_gradient(s, weights.data()), s, true, 2, dy.data()),
+                reference(s, 2, weights, dy, true)) < 1e-14);
   }
 }
 
@@ -299,7 +319,8 @@ TEST_CASE("shapes that are no convolution are refused", "[convolution]") {
   const std::vector<float> weights(1024);
   const auto refuse = [&](const ConvolutionShape& s, const char* reason) {
     INFO(text(s));
-    CHECK_THROWS_WITH(PackedConvolution<float>::forward(s, weights.data(), ConvolutionAlgorithm::fast), Catch::Contains(reason));
+    CHECK_THROWS_WITH(PackedConvolution<float>::forward(s, weights.data(), ConvolutionAlgorithm::fast),
+                      Catch::Contains(reason));
     CHECK_THROWS_WITH(PackedConvolution<float>::input_gradient(s, weights.data(), ConvolutionAlgorithm::fast),
                       Catch::Contains(reason));
   };

@@ -7,18 +7,18 @@
 
 namespace fastntk::cpu {
 
-/// Channels that lie together in the scratch of the direct convolution and in the transformed tiles of Winograd; the channel
-/// counts that these kernels take are multiples of it.
+/// Channels that lie together in the scratch of the direct convolution and in the transformed tiles of Winograd; the
+/// channel counts that these kernels take are multiples of it.
 constexpr int64_t channel_block = 16;
 
 /// A group of images copied into a scratch with a border of zeros:
 ///   scratch[image][channels / depth][rows][phases][columns][depth],
-/// depth = channel_block, or 1 for the few channels of a first layer. Column w of the bordered image is at phase w % phases,
-/// position w / phases, so that neighbouring outputs of a strided convolution read neighbouring columns.
+/// depth = channel_block, or 1 for the few channels of a first layer. Column w of the bordered image is at phase w %
+/// phases, position w / phases, so that neighbouring outputs of a strided convolution read neighbouring columns.
 struct PaddedImages {
   int64_t height, width, channels;  // of one image outside, [height, width, channels]
   int64_t depth;
-  int64_t top, left;                // rows and columns of zeros before the image
+  int64_t top, left;  // rows and columns of zeros before the image
   int64_t rows, columns, phases;
   int64_t row_stride, block_stride, image_stride;  // of the scratch
 };
@@ -48,16 +48,17 @@ struct DirectKernels {
 };
 
 /// A 3x3 convolution of stride 1 as Winograd F(4x4, 3x3): each tile of 4x4 outputs comes from 6x6 inputs by
-/// 36 products instead of 144. in[images, height, width, in_channels], out[images, out_height, out_width, out_channels].
+/// 36 products instead of 144. in[images, height, width, in_channels], out[images, out_height, out_width,
+/// out_channels].
 struct WinogradTiles {
   int64_t height, width, in_channels;
   int64_t out_height, out_width, out_channels;
-  int64_t top, left;                 // rows and columns of zeros before the image
-  int64_t tile_rows, tile_columns;   // tiles of one image
-  int64_t capacity;                  // tiles of one block, for which the scratch is laid out
+  int64_t top, left;                     // rows and columns of zeros before the image
+  int64_t tile_rows, tile_columns;       // tiles of one image
+  int64_t capacity;                      // tiles of one block, for which the scratch is laid out
   int64_t input_stride, product_stride;  // of the 36 transformed inputs and of the 36 products in the scratch
-  const float* weights;              // [36][out_channels / block][in_channels][block]
-  const float* zeros;                // [6][in_channels], read in place of rows outside the image
+  const float* weights;                  // [36][out_channels / block][in_channels][block]
+  const float* zeros;                    // [6][in_channels], read in place of rows outside the image
 };
 
 struct WinogradKernels {

@@ -1,11 +1,9 @@
-// Direct convolution out of a zero-bordered scratch that stays in L2: the copy into it is needed for the border anyway, so it
-// also brings 16 channels of neighbouring pixels together for free.
+// Direct convolution out of a zero-bordered scratch that stays in L2: the copy into it is needed for the border anyway,
+// so it also brings 16 channels of neighbouring pixels together for free.
 #include "engine/cpu/isa/register_tile.h"
 
 namespace fastntk::cpu::FASTNTK_ISA {
-extern "C" char* getenv(const char*);
 namespace {
-inline bool fo_flag(bool adj) { static char* e = getenv("FO"); return e && (*e == 49 || (*e == 50 && adj)); }
 
 template <class T>
 void fill_zero(T* to, int64_t count) {
@@ -47,8 +45,8 @@ void pad_images(const PaddedImages& q, int64_t images, const T* in, T* scratch) 
           begin = begin < 0 ? 0 : begin > q.columns ? q.columns : begin;
           end = end < begin ? begin : end > q.columns ? q.columns : end;
           fill_zero(to, begin * Depth);
-          copy_pixels<T, Depth>(from + (begin * q.phases + phase - q.left) * q.channels, q.phases * q.channels, end - begin,
-                                to + begin * Depth);
+          copy_pixels<T, Depth>(from + (begin * q.phases + phase - q.left) * q.channels, q.phases * q.channels,
+                                end - begin, to + begin * Depth);
           fill_zero(to + end * Depth, (q.columns - end) * Depth);
         }
       }
@@ -56,17 +54,35 @@ void pad_images(const PaddedImages& q, int64_t images, const T* in, T* scratch) 
 
 template <class T>
 void pad(const PaddedImages& q, int64_t images, const T* in, T* scratch) {
-  if (q.depth == 1) pad_images<T, 1>(q, images, in, scratch);
-  else pad_images<T, channel_block>(q, images, in, scratch);
+  if (q.depth == 1)
+    pad_images<T, 1>(q, images, in, scratch);
+  else
+    pad_images<T, channel_block>(q, images, in, scratch);
+}
+
+/// A rectangle cut into tiles of at most `limit` pixels and max_rows rows: as few tiles as possible, since each of them
+/// reads all the weights.
+struct Tiling {
+  Parts rows, columns;
+};
+inline Tiling tiling_of(int64_t rows, int64_t columns, int64_t limit, int64_t max_rows) {
+  Tiling best{};
+  int64_t fewest = 0;
+  for (int64_t height = max_rows < limit ? max_rows : limit; height >= 1; height--) {
+    const Tiling t{equal_parts(rows, height), equal_parts(columns, limit / height)};
+    const int64_t tiles = (t.rows.large + t.rows.small) * (t.columns.large + t.columns.small);
+    if (fewest == 0 || tiles < fewest) best = t, fewest = tiles;
+  }
+  return best;
 }
 
 template <class T, int V, int Depth, int MaxRows>
 void sum_taps(const TapSum<T>& q, int64_t images, const T* scratch, T* out) {
   constexpr int64_t block = V * lanes<T>;
-  const Taps<T> taps{q.channel_blocks, q.taps, q.offset, q.block_stride, q.row_stride, q.out_row, q.out_pixel, fo_flag(q.out_pixel == q.out_channels)};
-  const Parts columns = equal_parts(q.columns, getenv("PL") ? getenv("PL")[0]-48+(getenv("PL")[1]?10*(getenv("PL")[0]-48)-(getenv("PL")[0]-48)+getenv("PL")[1]-48:0) : tile_pixels<V>);
-  const int64_t most_rows = tile_pixels<V> / columns.size;
-  int64_t mr = getenv("RL") ? getenv("RL")[0]-48 : MaxRows; const Parts rows = equal_parts(q.rows, most_rows < mr ? most_rows : mr);
+  Taps<T> taps{q.channel_blocks, q.taps, q.offset, q.block_stride, q.row_stride, q.out_row, q.out_pixel};
+  taps.fetch_out = q.out_pixel == q.out_channels;  // between the pixels of a phase, measured: no gain
+  const Tiling tiling = tiling_of(q.rows, q.columns, tile_pixels<V>, MaxRows);
+  const Parts rows = tiling.rows, columns = tiling.columns;
   TileRun<T> run[2][2];
   for (int64_t r = 0; r < 2; r++)
     for (int64_t c = 0; c < 2; c++) run[r][c] = tile_run_for<T, V, Depth, MaxRows>(rows.size - r, columns.size - c);
@@ -99,8 +115,10 @@ void sum_depth(const TapSum<T>& q, int64_t images, const T* scratch, T* out) {
 template <class T>
 void sum(const TapSum<T>& q, int64_t images, const T* scratch, T* out) {
   if (q.rows == 0 || q.columns == 0) return;
-  if (q.depth == 1) sum_depth<T, 1, 1>(q, images, scratch, out);
-  else sum_depth<T, channel_block, 4>(q, images, scratch, out);
+  if (q.depth == 1)
+    sum_depth<T, 1, 1>(q, images, scratch, out);
+  else
+    sum_depth<T, channel_block, 2>(q, images, scratch, out);
 }
 
 }  // namespace

@@ -10,23 +10,27 @@
 namespace fastntk::cpu::FASTNTK_ISA {
 namespace {
 
-/// a * b + c, rounded once where the instruction set has FMA. Written out, and not left to contraction, because an output must
-/// have the same bits from every kernel that can compute it.
+/// a * b + c, rounded once where the instruction set has FMA. Written out, and not left to contraction, because an
+/// output must have the same bits from every kernel that can compute it.
 template <class T>
 inline __attribute__((always_inline)) Vector<T> multiply_add(Vector<T> a, Vector<T> b, Vector<T> c) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) return _mm512_fmadd_ps(a, b, c);
-  else return _mm512_fmadd_pd(a, b, c);
+  if constexpr (sizeof(T) == 4)
+    return _mm512_fmadd_ps(a, b, c);
+  else
+    return _mm512_fmadd_pd(a, b, c);
 #elif defined(__FMA__)
-  if constexpr (sizeof(T) == 4) return _mm256_fmadd_ps(a, b, c);
-  else return _mm256_fmadd_pd(a, b, c);
+  if constexpr (sizeof(T) == 4)
+    return _mm256_fmadd_ps(a, b, c);
+  else
+    return _mm256_fmadd_pd(a, b, c);
 #else
   return a * b + c;
 #endif
 }
 
-/// p, as a pointer that the compiler knows nothing about: it then addresses the pixels of a row from it, where it would else
-/// keep an address for each in memory.
+/// p, as a pointer that the compiler knows nothing about: it then addresses the pixels of a row from it, where it would
+/// else keep an address for each in memory.
 template <class T>
 inline __attribute__((always_inline)) const T* opaque(const T* p) {
   asm("" : "+r"(p));
@@ -60,7 +64,8 @@ struct Taps {
   const int64_t* offset;
   int64_t block_stride, row_stride, out_row, out_pixel;
   bool fetch_out = false;
-  const T* ahead = nullptr;  // what the next call will read: `ahead_lines` cache lines of it are fetched per channel block
+  const T* ahead =
+      nullptr;  // what the next call will read: `ahead_lines` cache lines of it are fetched per channel block
   int64_t ahead_lines = 0;
 };
 
@@ -74,7 +79,8 @@ void tile_run(const Taps<T>& q, int64_t count, const T* x, int64_t x_step, const
       for (int r = 0; r < Rows; r++)
 #pragma GCC unroll 28
         for (int c = 0; c < Columns; c++)
-          for (int v = 0; v < V; v += 64 / vector_bytes) prefetch<1>(out + out_step + r * q.out_row + c * q.out_pixel + v * lanes<T>);
+          for (int v = 0; v < V; v += 64 / vector_bytes)
+            prefetch<1>(out + out_step + r * q.out_row + c * q.out_pixel + v * lanes<T>);
     Vector<T> sum[Rows * Columns][V] = {};
     const T* w = weights;
     for (int64_t b = 0; b < q.channel_blocks; b++) {
@@ -117,13 +123,16 @@ using TileRun = void (*)(const Taps<T>&, int64_t, const T*, int64_t, const T*, T
 template <class T, int V, int Depth, int MaxRows, int Rows = 1, int Columns = tile_pixels<V>>
 TileRun<T> tile_run_for(int64_t rows, int64_t columns) {
   if (rows == Rows && columns == Columns) return tile_run<T, V, Depth, Rows, Columns>;
-  if constexpr (Columns > 1) return tile_run_for<T, V, Depth, MaxRows, Rows, Columns - 1>(rows, columns);
+  if constexpr (Columns > 1)
+    return tile_run_for<T, V, Depth, MaxRows, Rows, Columns - 1>(rows, columns);
   else if constexpr (Rows < MaxRows && tile_pixels<V> / (Rows + 1) > 0)
     return tile_run_for<T, V, Depth, MaxRows, Rows + 1, tile_pixels<V> / (Rows + 1)>(rows, columns);
-  else return nullptr;
+  else
+    return nullptr;
 }
 
-/// n cut into as few parts of at most `limit` as possible, as equal as possible: `large` of `size`, then `small` of size - 1.
+/// n cut into as few parts of at most `limit` as possible, as equal as possible: `large` of `size`, then `small` of
+/// size - 1.
 struct Parts {
   int64_t size, large, small;
 };

@@ -1,5 +1,5 @@
-// Winograd F(4x4, 3x3) (Lavin and Gray, 2015), with the points 0, 1, -1, 2, -2 and infinity, on blocks of tiles that stay in L2:
-// transform of the inputs -> 36 small matrix products [tiles, C] x [C, K] -> transform of the products.
+// Winograd F(4x4, 3x3) (Lavin and Gray, 2015), with the points 0, 1, -1, 2, -2 and infinity, on blocks of tiles that
+// stay in L2: transform of the inputs -> 36 small matrix products [tiles, C] x [C, K] -> transform of the products.
 #include "engine/cpu/isa/register_tile.h"
 
 namespace fastntk::cpu::FASTNTK_ISA {
@@ -85,11 +85,14 @@ __attribute__((noinline)) void input_block(const float* const (&row)[in_side], i
   input_rows<1, Edge>(line, step, begin, end, to + 6 * stride, to + 12 * stride, stride);
   input_rows<2, Edge>(line, step, begin, end, to + 18 * stride, to + 24 * stride, stride);
 }
-inline void input_tile(const WinogradTiles& q, const float* const (&line)[in_side], int64_t begin, int64_t end, float* to) {
+inline void input_tile(const WinogradTiles& q, const float* const (&line)[in_side], int64_t begin, int64_t end,
+                       float* to) {
   for (int64_t c = 0; c < q.in_channels; c += lanes<float>) {
     float* const d = to + c / channel_block * channel_block * q.capacity + c % channel_block;
-    if (begin <= 0 && end >= in_side) input_block<false>(line, c, q.in_channels, begin, end, d, q.input_stride);
-    else input_block<true>(line, c, q.in_channels, begin, end, d, q.input_stride);
+    if (begin <= 0 && end >= in_side)
+      input_block<false>(line, c, q.in_channels, begin, end, d, q.input_stride);
+    else
+      input_block<true>(line, c, q.in_channels, begin, end, d, q.input_stride);
   }
 }
 
@@ -105,7 +108,8 @@ void input_tiles(const WinogradTiles& q, int64_t first, int64_t count, const flo
     input_tile(q, line, -w, q.width - w, to);
     // The next row of tiles: without this the transforms wait for memory.
     for (int64_t i = in_side; i < in_side + out_side; i++)
-      for (int64_t c = q.in_channels; c < (out_side + 1) * q.in_channels; c += channel_block) prefetch<0>(x + i * row + c);
+      for (int64_t c = q.in_channels; c < (out_side + 1) * q.in_channels; c += channel_block)
+        prefetch<0>(x + i * row + c);
   }
 }
 
@@ -138,10 +142,11 @@ void multiply(const WinogradTiles& q, int64_t count, const float* in, float* out
     }
 }
 
-/// Output transform of one tile, one vector of channels; only `rows` x `columns` pixels of it lie inside the image (Edge).
+/// Output transform of one tile, one vector of channels; only `rows` x `columns` pixels of it lie inside the image
+/// (Edge).
 template <bool Edge>
-__attribute__((noinline)) void output_block(const float* m, int64_t stride, float* y, int64_t row, int64_t step, int64_t rows,
-                                            int64_t columns) {
+__attribute__((noinline)) void output_block(const float* m, int64_t stride, float* y, int64_t row, int64_t step,
+                                            int64_t rows, int64_t columns) {
   V half[out_side][in_side];
 #pragma GCC unroll 6
   for (int j = 0; j < in_side; j++) {
@@ -166,8 +171,10 @@ inline void output_tile(const WinogradTiles& q, const float* from, float* y, int
   const int64_t step = q.out_channels, row = q.out_width * step, block = block_of<float>(q.out_channels);
   for (int64_t k = 0; k < q.out_channels; k += lanes<float>) {
     const float* const m = from + k / block * block * q.capacity + k % block;
-    if (rows >= out_side && columns >= out_side) output_block<false>(m, q.product_stride, y + k, row, step, rows, columns);
-    else output_block<true>(m, q.product_stride, y + k, row, step, rows, columns);
+    if (rows >= out_side && columns >= out_side)
+      output_block<false>(m, q.product_stride, y + k, row, step, rows, columns);
+    else
+      output_block<true>(m, q.product_stride, y + k, row, step, rows, columns);
   }
 }
 
