@@ -52,6 +52,7 @@ int64_t offset_of(const Tensor& t, int axes, int64_t item) {
 void gemm(const Tensor& a_view, const Tensor& b_view, Tensor& out, bool keep_b) {
   require(a_view.dtype() == b_view.dtype(), "a matrix product of {} and {}: the types differ", a_view.describe(),
           b_view.describe());
+  require(is_floating(out.dtype()), "a matrix product needs float32 or float64, got {}", out.describe());
   const Shape batch = out.shape().leading(out.rank() - 2);
   const int64_t n = out.extent(-1), k = a_view.extent(-1);
   if (out.elements() == 0) return;

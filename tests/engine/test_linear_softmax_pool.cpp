@@ -183,6 +183,8 @@ TEST_CASE("matmul: layouts, broadcasting and derivatives") {
   }
   check_derivatives([](const Variable& v) { return matmul(v, square(v)); }, random({3, 4, 4}, 24));
   CHECK(matmul(random({2, 0}, 0), random({0, 3}, 0)).value.to_vector<double>() == std::vector<double>(6, 0));
+  CHECK_THROWS_WITH(matmul(Tensor({2, 0}, DType::int64), Tensor({0, 3}, DType::int64)),
+                    Catch::Contains("needs float32 or float64, got int64 [2, 3]"));
   CHECK_THROWS_WITH(matmul(a, a), Catch::Contains("inner extents of [2, 3, 4, 5] and [2, 3, 4, 5] differ"));
 }
 
