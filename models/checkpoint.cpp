@@ -79,7 +79,8 @@ void save_model(const std::string& path, const Model& model, std::map<std::strin
   metadata.merge(model.config.to_map());
   NamedTensors tensors = state(*model);
   for (const auto& entry : extra) {
-    require(entry.first.starts_with("fastntk."), "an extra tensor of a model file must be named 'fastntk.…', got '{}'", entry.first);
+    require(entry.first.starts_with("fastntk."), "an extra tensor of a model file must be named 'fastntk.…', got '{}'",
+            entry.first);
     tensors.push_back(entry);
   }
   SafeTensors{std::move(metadata), std::move(tensors)}.save(path);

@@ -13,8 +13,8 @@ NamedTensors state(const Module& module);
 /// num_batches_tracked may be missing, as in old checkpoints. `source` stands for the tensors' origin in errors.
 void load_state(Module& module, const NamedTensors& tensors, const std::string& source);
 
-/// Writes state() atomically. Entries "model.…" of `metadata` are replaced by the model's configuration. Tensors in `extra`, whose
-/// names begin with "fastntk.", are written after the model's and ignored by load_model.
+/// Writes state() atomically. Entries "model.…" of `metadata` are replaced by the model's configuration. Tensors in
+/// `extra`, whose names begin with "fastntk.", are written after the model's and ignored by load_model.
 void save_model(const std::string& path, const Model& model, std::map<std::string, std::string> metadata = {},
                 const NamedTensors& extra = {});
 

@@ -1,27 +1,17 @@
 #include "models/checkpoint.h"
 
-#include <unistd.h>
-
 #include <catch2/catch.hpp>
-#include <filesystem>
 #include <limits>
 
 #include "engine/safetensors.h"
 #include "models/head.h"
 #include "models/peft.h"
+#include "temporary_folder.h"
 
 using namespace fastntk;
 using Catch::Contains;
 
 namespace {
-
-struct TemporaryFile {
-  explicit TemporaryFile(const std::string& name)
-      : path((std::filesystem::temp_directory_path() / ("fastntk_" + std::to_string(::getpid()) + "_" + name))
-                 .string()) {}
-  ~TemporaryFile() { std::filesystem::remove(path); }
-  std::string path;
-};
 
 Model small() {
   return make_model({.architecture = "resnet20",
@@ -40,13 +30,14 @@ SafeTensors contents(const Model& model) { return {model.config.to_map(), state(
 }  // namespace
 
 TEST_CASE("a model comes back from its file as it was, with its configuration") {
-  const TemporaryFile file("model.safetensors");
+  const TemporaryFolder folder;
+  const std::string path = folder / "model.safetensors";
   const Model model = small();
   for (const DType dtype : {DType::float32, DType::float64}) {
     model->to(dtype);
     for (const auto& [name, b] : model->named_buffers()) b->value.fill(3);
-    save_model(file.path, model, {{"trained_by", "someone"}, {"model.option.gone", "1"}});
-    const Checkpoint loaded = load_model(file.path);
+    save_model(path, model, {{"trained_by", "someone"}, {"model.option.gone", "1"}});
+    const Checkpoint loaded = load_model(path);
     CHECK(loaded.model.config.str() == model.config.str());
     CHECK(loaded.metadata.at("trained_by") == "someone");
     CHECK(loaded.model->dtype() == dtype);
@@ -54,25 +45,36 @@ TEST_CASE("a model comes back from its file as it was, with its configuration") 
     for (const auto& [name, b] : loaded.model->named_buffers())
       CHECK(b->value.to(DType::float64).to_vector<double>()[0] == 3);
   }
-  CHECK_THROWS_WITH(load_model(file.path, "resnet18"), Contains("holds a resnet20, not a resnet18"));
+  CHECK_THROWS_WITH(load_model(path, "resnet18"), Contains("holds a resnet20, not a resnet18"));
   // What a loaded file said about its model does not outlive a change of the model.
-  const Checkpoint loaded = load_model(file.path);
-  save_model(file.path, replace_head(loaded.model, 5, HeadRule::zero), loaded.metadata);
-  CHECK(load_model(file.path).model.config.classes == 5);
+  const Checkpoint loaded = load_model(path);
+  save_model(path, replace_head(loaded.model, 5, HeadRule::zero), loaded.metadata);
+  CHECK(load_model(path).model.config.classes == 5);
+}
+
+TEST_CASE("a model file may hold tensors of other kinds, under names that no model has") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "model.safetensors";
+  const Model model = small();
+  save_model(path, model, {}, {{"fastntk.start", Tensor::full({4}, 2, DType::float64)}});
+  CHECK(load_model(path).model->dtype() == DType::float32);
+  CHECK(SafeTensors::load(path).find("fastntk.start")->to_vector<double>() == std::vector<double>(4, 2));
+  CHECK_THROWS_WITH(save_model(path, model, {}, {{"start", Tensor::zeros({4})}}), Contains("'start'"));
 }
 
 TEST_CASE("a checkpoint without configuration is read with the name of its architecture") {
-  const TemporaryFile file("foreign.safetensors");
+  const TemporaryFolder folder;
+  const std::string path = folder / "foreign.safetensors";
   const Model model = make_model(
       {.architecture = "resnet18", .classes = 4, .channels = 2, .options = {{"width", "2"}, {"stem", "cifar"}}}, 1);
   SafeTensors foreign{{{"format", "pt"}}, state(*model)};
   std::erase_if(foreign.tensors, [](const auto& t) { return t.first.ends_with("num_batches_tracked"); });
-  foreign.save(file.path);
-  const Checkpoint loaded = load_model(file.path, "resnet18");
+  foreign.save(path);
+  const Checkpoint loaded = load_model(path, "resnet18");
   CHECK(loaded.model.config.str() == model.config.str());
   CHECK(values(loaded.model) == values(model));
-  CHECK_THROWS_WITH(load_model(file.path), Contains("no configuration") && Contains("name its architecture"));
-  CHECK_THROWS_WITH(load_model(file.path, "resnet34"),
+  CHECK_THROWS_WITH(load_model(path), Contains("no configuration") && Contains("name its architecture"));
+  CHECK_THROWS_WITH(load_model(path, "resnet34"),
                     Contains("missing layer1.2.conv1.weight") && Contains("more") && !Contains("\n"));
 
   const Model a = build_model({.architecture = "resnet20", .options = {{"shortcut", "A"}}});
