@@ -179,7 +179,8 @@ Variable conv2d(const Variable& x, const Variable& weight, const Conv2dOptions& 
               weight.extent(-3) * s.groups == s.in_channels,
           "conv2d: {} channels in {} groups with weights {}", s.in_channels, s.groups, weight.shape().str());
   require(s.stride_height > 0 && s.stride_width > 0 && s.padding_height >= 0 && s.padding_width >= 0 && s.dilation_height > 0 &&
-              s.dilation_width > 0 && s.out_height() > 0 && s.out_width() > 0,
+              s.dilation_width > 0 && s.height + 2 * s.padding_height > s.dilation_height * (s.kernel_height - 1) &&
+              s.width + 2 * s.padding_width > s.dilation_width * (s.kernel_width - 1),
           "conv2d: an image of {}x{} with {} leaves no output", s.height, s.width, describe(s));
   return convolve(s, x, weight);
 }
