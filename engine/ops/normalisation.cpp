@@ -194,7 +194,7 @@ struct BatchNormTrain final : BatchNorm {
     update(running_mean, mean);
     update(running_variance, scale(variance, static_cast<double>(M) / static_cast<double>(M - 1)).value);
     const Tensor rstd = rstd_of(variance);
-    if (active) extras = {mean, rstd};
+    if (active & (1U << input_x | 1U << input_gamma)) extras = {mean, rstd};
     return evaluate(in, mean, rstd);
   }
   Tensor rstd_of(const Tensor& variance) const {
@@ -251,13 +251,15 @@ struct BatchNormTrain final : BatchNorm {
     const Tensor cotangent = stacked_images(c.value, x_shape.rank());
     const int64_t K = cotangent.extent(0), C = cotangent.extent(3);
     const double M = static_cast<double>(x_shape.elements() / C);
-    const Tensor &mean = at.extra(0), &rstd = at.extra(1);
     std::vector<Variable> out(static_cast<size_t>(at.inputs()));
-    Tensor x, sum_g({K, 1, C}, c.dtype()), sum_gx({K, 1, C}, c.dtype());
+    Tensor x, mean, rstd, sum_g({K, 1, C}, c.dtype()), sum_gx({K, 1, C}, c.dtype());
     const bool needs_x = at.active(input_x) || at.active(input_gamma);
-    if (needs_x) x = images(at.input(input_x).value);
-    backend_of(cotangent).channel_affine_transposed(
-        {.cotangent = cotangent, .x = needs_x ? &x : nullptr, .mean = &mean, .sum_g = &sum_g, .sum_gx = needs_x ? &sum_gx : nullptr});
+    if (needs_x) x = images(at.input(input_x).value), mean = at.extra(0), rstd = at.extra(1);
+    backend_of(cotangent).channel_affine_transposed({.cotangent = cotangent,
+                                                     .x = needs_x ? &x : nullptr,
+                                                     .mean = needs_x ? &mean : nullptr,
+                                                     .sum_g = &sum_g,
+                                                     .sum_gx = needs_x ? &sum_gx : nullptr});
     const Shape lead = c.shape().leading(c.rank() - x_shape.rank());
     if (at.active(input_gamma)) out[input_gamma] = multiply(sum_gx, rstd).value.reshape(lead + at.input_shape(input_gamma));
     if (at.active(input_beta)) out[input_beta] = sum_g.reshape(lead + at.input_shape(input_beta));
