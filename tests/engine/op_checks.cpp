@@ -263,6 +263,8 @@ class Check {
     const Saved declared = sample_.saved(case_.active);
     int found = 0;
     for (const Record& record : r.tape.records()) {
+      const std::string& name = record.op->name();
+      if (std::count(sample_.helpers.begin(), sample_.helpers.end(), name)) continue;
       const bool ours = record.op->name() == sample_.op;
       found += ours;
       const Saved now = ours ? declared : Saved{};

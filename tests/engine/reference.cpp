@@ -19,6 +19,28 @@ void for_each_in_window(const Array& x, const Window& w, const Shape& out, F&& f
   });
 }
 
+// Calls f(output, input, weight) with the positions of the three factors of every product of a convolution of x
+// [N, H, W, C] with w [1 or N, O, C / groups, kh, kw].
+template <class F>
+void for_each_product(const Shape& x, const Shape& w, const ConvolutionShape& g, F&& f) {
+  const int64_t inputs = g.in_channels / g.groups, outputs = g.out_channels / g.groups;
+  size_t at = 0;
+  for_each_index({x[0], g.out_height(), g.out_width(), g.out_channels}, [&](const Shape& o) {
+    const int64_t first = o[3] / outputs * inputs, sample = w[0] == 1 ? 0 : o[0];
+    for (int64_t ky = 0; ky < g.kernel_height; ky++)
+      for (int64_t kx = 0; kx < g.kernel_width; kx++) {
+        const int64_t iy = o[1] * g.stride_height + ky * g.dilation_height - g.padding_height;
+        const int64_t ix = o[2] * g.stride_width + kx * g.dilation_width - g.padding_width;
+        if (iy < 0 || iy >= g.height || ix < 0 || ix >= g.width) continue;
+        for (int64_t i = 0; i < inputs; i++)
+          f(at, static_cast<size_t>(((o[0] * g.height + iy) * g.width + ix) * g.in_channels + first + i),
+            static_cast<size_t>(
+                (((sample * g.out_channels + o[3]) * inputs + i) * g.kernel_height + ky) * g.kernel_width + kx));
+      }
+    at++;
+  });
+}
+
 Shape pooled_shape(const Array& x, const Window& w) {
   Shape out = x.shape;
   for (int i = 0; i < 2; i++) out[1 + i] = (x.shape[1 + i] + 2 * w.padding[i] - w.kernel[i]) / w.stride[i] + 1;
@@ -129,23 +151,20 @@ Array product(const Array& a, const Array& b) {
 }
 
 Array convolved(const Array& x, const Array& w, const ConvolutionShape& g) {
-  const int64_t per_group = g.out_channels / g.groups, inputs = g.in_channels / g.groups;
-  return make({x.shape[0], g.out_height(), g.out_width(), g.out_channels}, [&](const Shape& o) {
-    const int64_t first = o[3] / per_group * inputs, sample = w.shape[0] == 1 ? 0 : o[0];
-    double sum = 0;
-    for (int64_t ky = 0; ky < g.kernel_height; ky++)
-      for (int64_t kx = 0; kx < g.kernel_width; kx++) {
-        const int64_t iy = o[1] * g.stride_height + ky * g.dilation_height - g.padding_height;
-        const int64_t ix = o[2] * g.stride_width + kx * g.dilation_width - g.padding_width;
-        if (iy < 0 || iy >= g.height || ix < 0 || ix >= g.width) continue;
-        const double* pixel = x.values.data() + ((o[0] * g.height + iy) * g.width + ix) * g.in_channels + first;
-        const double* kernel = w.values.data() +
-                               (((sample * g.out_channels + o[3]) * inputs) * g.kernel_height + ky) * g.kernel_width +
-                               kx;
-        for (int64_t i = 0; i < inputs; i++) sum += pixel[i] * kernel[i * g.kernel_height * g.kernel_width];
-      }
-    return sum;
-  });
+  Array out({x.shape[0], g.out_height(), g.out_width(), g.out_channels});
+  for_each_product(x.shape, w.shape, g,
+                   [&](size_t o, size_t i, size_t k) { out.values[o] += x.values[i] * w.values[k]; });
+  return out;
+}
+Array convolved_transposed_input(const Array& u, const Array& w, const Shape& x, const ConvolutionShape& g) {
+  Array out(x);
+  for_each_product(x, w.shape, g, [&](size_t o, size_t i, size_t k) { out.values[i] += u.values[o] * w.values[k]; });
+  return out;
+}
+Array convolved_transposed_weight(const Array& x, const Array& u, const Shape& w, const ConvolutionShape& g) {
+  Array out(w);
+  for_each_product(x.shape, w, g, [&](size_t o, size_t i, size_t k) { out.values[k] += x.values[i] * u.values[o]; });
+  return out;
 }
 
 Array log_sum_exp(const Array& x) {

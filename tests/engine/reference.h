@@ -48,6 +48,9 @@ Array concatenated(const std::vector<Array>& parts, int axis);
 Array product(const Array& a, const Array& b);
 /// x [N, H, W, C] * w [1 or N, O, C / groups, kh, kw].
 Array convolved(const Array& x, const Array& w, const ConvolutionShape& geometry);
+/// The transposes of that map: of u [N, OH, OW, O] in x, and in w.
+Array convolved_transposed_input(const Array& u, const Array& w, const Shape& x, const ConvolutionShape& geometry);
+Array convolved_transposed_weight(const Array& x, const Array& u, const Shape& w, const ConvolutionShape& geometry);
 
 /// log Σ exp over the last axis, which stays with extent 1.
 Array log_sum_exp(const Array& x);

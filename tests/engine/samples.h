@@ -61,9 +61,10 @@ struct Sample {
   bool first_order_only = false;
   bool takes_integers = false;
   std::vector<Refusal> refusals = {};
-  std::string called = op;    ///< the name in error messages
-  double tolerance32 = 1e-5;  ///< relative to the largest value, in float32
-  bool equal_bits = true;     ///< stacked = looped, and batch = loop over samples, to the bit (else to rounding)
+  std::vector<std::string> helpers = {};  ///< other ops, whose records only lead to this one and are not looked at
+  std::string called = op;                ///< the name in error messages
+  double tolerance32 = 1e-5;              ///< relative to the largest value, in float32
+  bool equal_bits = true;  ///< stacked = looped, and batch = loop over samples, to the bit (else to rounding)
   /// The distance of the point from the nearest kink; points nearer than 0.01 are drawn again.
   std::function<double(const Arrays&)> kink_distance = {};
   /// Holds a setting of the engine while the sample runs.
@@ -74,6 +75,13 @@ using Samples = std::vector<Sample>;
 Samples elementwise_samples();
 Samples reduce_samples();
 Samples shape_samples();
+Samples linear_samples();
+Samples softmax_samples();
+Samples index_samples();
+Samples loss_samples();
+Samples pool_samples();
+Samples convolution_samples();
+Samples normalisation_samples();
 
 /// All families.
 Samples all_samples();

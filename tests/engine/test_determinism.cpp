@@ -2,8 +2,13 @@
 #include <catch2/catch.hpp>
 #include <cstring>
 
+#include "engine/ops/convolution.h"
 #include "engine/ops/elementwise.h"
+#include "engine/ops/linear.h"
+#include "engine/ops/normalisation.h"
+#include "engine/ops/pool.h"
 #include "engine/ops/reduce.h"
+#include "engine/ops/softmax.h"
 #include "engine/parallel.h"
 #include "engine/random.h"
 #include "engine/tape.h"
@@ -48,6 +53,71 @@ const std::vector<Work>& works() {
          const Variable joined = concat({v[0], v[1]}, -1);
          const Variable turned = permute(pad(slice(joined, 2, 1, 29, 2), 1, 1, 2), {0, 2, 3, 1});
          return reshape(turned, {turned.extent(0), 14, 25 * 19});
+       }},
+      {"matmul", {{samples, 90, 130}, {samples, 130, 110}}, {}, [](const Values& v) { return matmul(v[0], v[1]); }},
+      {"matmul, float64",
+       {{samples, 40, 70}},
+       {{1, 70, 50}},
+       [](const Values& v) { return matmul(v[0], v[1]); },
+       DType::float64},
+      {"linear", {{samples, 90, 130}}, {{1, 110, 130}}, [](const Values& v) { return linear(v[0], v[1]); }},
+      {"linear, one token", {{samples, 1, 64}}, {{1, 10, 64}}, [](const Values& v) { return linear(v[0], v[1]); }},
+      {"linear, frozen weights",
+       {{samples, 50, 130}},
+       {},
+       [](const Values& v) {
+         return linear(v[0], Random(3).normal_tensor({1, 110, 130}, v[0].dtype()));
+       }},
+      {"softmax",
+       {{samples, 200, 100}},
+       {},
+       [](const Values& v) { return softmax(v[0]) + log_softmax(v[0]) * logsumexp(v[0]); }},
+      {"max and pooling",
+       {{samples, 28, 28, 20}},
+       {},
+       [](const Values& v) {
+         const Variable pooled = max_pool2d(v[0], {{3, 3}, {2, 2}, {1, 1}}) + average_pool2d(v[0], {});
+         return global_average_pool(pooled) + max(reshape(pooled, {pooled.extent(0), 1, 196, 20}), 2);
+       }},
+      {"3x3 convolution",
+       {{samples, 14, 15, 32}},
+       {{1, 48, 32, 3, 3}},
+       [](const Values& v) {
+         return conv2d(v[0], v[1], {.padding = {1, 1}});
+       }},
+      {"3x3 convolution, frozen weights",
+       {{samples, 28, 28, 16}},
+       {},
+       [](const Values& v) {
+         return conv2d(v[0], Random(4).normal_tensor({1, 16, 16, 3, 3}, v[0].dtype()), {.padding = {1, 1}});
+       }},
+      {"3x3 convolution, stride 2, frozen weights",
+       {{samples, 28, 28, 16}},
+       {},
+       [](const Values& v) {
+         const Tensor w = Random(5).normal_tensor({1, 32, 16, 3, 3}, v[0].dtype());
+         return conv2d(v[0], w, {.stride = {2, 2}, .padding = {1, 1}});
+       }},
+      {"1x1 convolution, stem and groups",
+       {{samples, 28, 28, 3}},
+       {{1, 24, 3, 1, 1}, {1, 24, 6, 3, 3}},
+       [](const Values& v) {
+         return conv2d(conv2d(v[0], v[1]), v[2], {.stride = {2, 2}, .padding = {1, 1}, .groups = 4});
+       }},
+      {"convolution, float64",
+       {{samples, 10, 9, 16}},
+       {{1, 16, 16, 3, 3}},
+       [](const Values& v) {
+         return conv2d(v[0], v[1], {.padding = {1, 1}});
+       },
+       DType::float64},
+      {"batch norm with ReLU and residual",
+       {{samples, 28, 28, 40}, {samples, 28, 28, 40}},
+       {{1, 40}, {1, 40}},
+       [](const Values& v) {
+         const Tensor mean = Random(6).normal_tensor({40}, v[0].dtype()),
+                      variance = Random(7).uniform_tensor({40}, v[0].dtype());
+         return batch_norm_eval(v[0], v[2], v[3], mean, variance, 1e-3, v[1], true);
        }},
   };
   return all;
@@ -103,6 +173,39 @@ TEST_CASE("results have the same bits for 1, 2 and 3 threads") {
         CAPTURE(work.name, threads, i);
         CHECK(same_bits(got[i], expected[i]));
       }
+    }
+  }
+  set_thread_count(before);
+}
+
+TEST_CASE("gradients summed over the samples have the same bits for 1, 2 and 3 threads") {
+  const int before = thread_count();
+  const auto gradients = [] {
+    Tape tape;
+    const Random random(29);
+    const Variable x = tape.leaf(random.normal_tensor({samples, 14, 15, 32}));
+    const Variable w = tape.leaf(random.stream(1).normal_tensor({1, 32, 32, 3, 3}));
+    const Variable gamma = tape.leaf(random.stream(2).normal_tensor({1, 32})),
+                   beta = tape.leaf(random.stream(3).normal_tensor({1, 32}));
+    const Variable head = tape.leaf(random.stream(4).normal_tensor({1, 10, 32}));
+    const Variable y = batch_norm_train(conv2d(x, w, {.padding = {1, 1}}), gamma, beta, Tensor::zeros({32}),
+                                        Tensor::full({32}, 1), 0.1, 1e-5);
+    const Variable pooled = reshape(global_average_pool(relu(y)), {samples, 1, 32});
+    const Variable loss = cross_entropy(reshape(linear(pooled, head), {samples, 10}),
+                                        Tensor::from<int64_t>({samples}, {0, 9, 3, 4, 1, 1}));
+    const Variable cotangent = random.stream(5).normal_tensor({3, samples});
+    std::vector<Tensor> out;
+    for (const Variable& c : tape.vjp(loss, cotangent, std::vector{x, w, gamma, beta, head})) out.push_back(c.value);
+    return out;
+  };
+  set_thread_count(1);
+  const auto expected = gradients();
+  for (const int threads : {2, 3}) {
+    set_thread_count(threads);
+    const auto got = gradients();
+    for (size_t i = 0; i < expected.size(); i++) {
+      CAPTURE(threads, i);
+      CHECK(same_bits(got[i], expected[i]));
     }
   }
   set_thread_count(before);

@@ -60,6 +60,13 @@ TEST_CASE("every registered op has samples, and every sample is of a registered 
 TEST_CASE("ops: element-wise", "[ops]") { test_family(elementwise_samples()); }
 TEST_CASE("ops: sums", "[ops]") { test_family(reduce_samples()); }
 TEST_CASE("ops: shapes", "[ops]") { test_family(shape_samples()); }
+TEST_CASE("ops: matrix products", "[ops]") { test_family(linear_samples()); }
+TEST_CASE("ops: softmax", "[ops]") { test_family(softmax_samples()); }
+TEST_CASE("ops: maxima and indices", "[ops]") { test_family(index_samples()); }
+TEST_CASE("ops: losses", "[ops]") { test_family(loss_samples()); }
+TEST_CASE("ops: pooling", "[ops]") { test_family(pool_samples()); }
+TEST_CASE("ops: convolution", "[ops]") { test_family(convolution_samples()); }
+TEST_CASE("ops: batch norm", "[ops]") { test_family(normalisation_samples()); }
 
 TEST_CASE("the pairwise grid meets every pair of choices in a fraction of the full grid", "[ops]") {
   Sample sample;
