@@ -351,16 +351,17 @@ class Check {
         expect_close("second order", fmt::format("Hessian times tangent {}, part {}", k, i), one(hv[i], k), expected[i],
                      1e-8 * largest(expected[i]) + 1e-9 * (largest(base[i]) + size_));
     }
-    // Backwards over backwards: ⟨w, Hv⟩ = ⟨Hᵀw, v⟩ for the first tangent.
+    // Backwards over backwards: ⟨w, Hv⟩ = ⟨Hᵀw, v⟩.
     for (size_t i = 0; i < g.size(); i++) {
       if (!g[i].active()) continue;
-      const Array w = draws_.direction(base[i].shape, case_.layout, case_.dtype);
+      const Array w = draws_.direction(stack + base[i].shape, case_.layout, case_.dtype);
       const Values c = r.vjp(g[i], place(w, case_.dtype, case_.layout));
       Arrays htw(point_.size());
       size_t at = 0;
       for (size_t j = 0; j < point_.size(); j++)
-        if (has(case_.active, j)) htw[j] = value_of(c[at++], point_[j].shape);
-      expect_equal_products("second order", w, one(hv[i], 0), htw, one(v, 0));
+        if (has(case_.active, j)) htw[j] = value_of(c[at++], stack + point_[j].shape);
+      for (int64_t k = 0; k < (case_.stack ? 2 : 1); k++)
+        expect_equal_products("second order", one(w, k), one(hv[i], k), one(htw, k), one(v, k));
     }
   }
 
