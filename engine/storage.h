@@ -63,13 +63,21 @@ class Storage {
   uint64_t version() const { return version_.load(std::memory_order_acquire); }
   void touch() { version_.fetch_add(1, std::memory_order_acq_rel); }
 
-  /// Returns what `make()` made for `key` from the present contents; makes it again after the contents changed.
+  /// Returns what `make()` made for `key` from the present contents; makes it again after the contents changed. Threads that
+  /// come at once may each make it (make() may itself wait for threads, so no lock is held then); all get the same one.
   template <class T, class Make>
   std::shared_ptr<const T> derived(const std::string& key, Make&& make) {
+    const uint64_t now = version();
+    {
+      const std::lock_guard lock(mutex_);
+      const auto found = derived_.find(key);
+      if (found != derived_.end() && found->second.version == now)
+        return std::static_pointer_cast<const T>(found->second.value);
+    }
+    auto made = std::make_shared<const T>(make());
     const std::lock_guard lock(mutex_);
     auto& entry = derived_[key];
-    const uint64_t now = version();
-    if (!entry.value || entry.version != now) entry = {now, std::make_shared<const T>(make())};
+    if (!entry.value || entry.version != now) entry = {now, std::move(made)};
     return std::static_pointer_cast<const T>(entry.value);
   }
 

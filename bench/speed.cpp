@@ -1,0 +1,84 @@
+// How fast a ResNet runs: forward, Jacobian of the batch-norm parameters, full training step. One JSON line on standard output.
+//     bench_speed MODEL N WHAT THREADS     MODEL resnet20 | resnet18c;  WHAT forward | jacobian | train
+// bench/torch_peer.py does the same with PyTorch; bench/run.sh runs both in turn.
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "engine/parallel.h"
+#include "engine/progress.h"
+#include "engine/random.h"
+#include "models/registry.h"
+#include "training/gradient.h"
+#include "training/optimiser.h"
+#include "unlearn/jacobian.h"
+
+using namespace fastntk;
+
+namespace {
+
+constexpr int64_t classes = 10, train_batch = 128;
+
+// Runs `work` for `samples` samples after a warm-up.
+template <class Work>
+double samples_per_second(int64_t samples, Work&& work) {
+  work();
+  const Stopwatch clock;
+  work();
+  return static_cast<double>(samples) / clock.seconds();
+}
+
+int run(const std::string& name, int64_t n, const std::string& what) {
+  const bool small = name == "resnet20";
+  require_usage(small || name == "resnet18c", "the model must be resnet20 or resnet18c, got '{}'", name);
+  ModelConfig config{.architecture = small ? "resnet20" : "resnet18", .classes = classes, .channels = small ? 1 : 3};
+  if (!small) config.options["stem"] = "cifar";
+  const Model model = make_model(config, 1);
+  const int64_t side = small ? 28 : 32;
+  const Tensor x = Random(1).normal_tensor({what == "train" ? train_batch : n, side, side, config.channels});
+  nlohmann::json out = {{"model", name}, {"what", what}, {"n", n}, {"threads", thread_count()}};
+  const size_t before = peak_resident_bytes();
+  if (what == "forward") {
+    out["samples_per_second"] = samples_per_second(n, [&] { predict(*model, x); });
+  } else if (what == "jacobian") {
+    const Subset subset = choose(*model, "bn");
+    const size_t j_bytes = static_cast<size_t>(n * classes * subset.size()) * sizeof(float);
+    Jacobian j;
+    const Stopwatch clock;
+    j = jacobian(*model, subset, x);
+    out["samples_per_second"] = static_cast<double>(n) / clock.seconds();
+    out["parameters"] = subset.size();
+    out["work_bytes"] = static_cast<double>(peak_resident_bytes() - before) - static_cast<double>(j_bytes);
+    out["tile"] = plan_jacobian(*model, subset, x, {}).tile;
+  } else if (what == "train") {
+    const Subset subset = choose(*model, "all");
+    Tensor labels = Tensor::zeros({train_batch}, DType::int64);
+    for (int64_t i = 0; i < train_batch; i++) labels.mutable_data<int64_t>()[i] = i % classes;
+    std::vector<Tensor> parameters;
+    for (const auto& [key, p] : model->named_parameters()) parameters.push_back(p->value);
+    Optimiser optimiser({.kind = "sgd", .momentum = 0.9, .nesterov = true}, parameters);
+    const Loss& loss = find_loss("ce");
+    const int64_t steps = std::max<int64_t>(1, n / train_batch);
+    out["samples_per_second"] = samples_per_second(steps * train_batch, [&] {
+      for (int64_t s = 0; s < steps; s++)
+        optimiser.step(batch_gradient(*model, subset, Mode::train, x, labels, loss).gradient, 1e-4);
+    });
+  } else {
+    throw UsageError("what to measure must be forward, jacobian or train, got '" + what + "'");
+  }
+  fmt::print("{}\n", out.dump());
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    require_usage(argc == 5, "usage: bench_speed MODEL N WHAT THREADS");
+    set_thread_count(std::stoi(argv[4]));
+    return run(argv[1], std::stoll(argv[2]), argv[3]);
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "bench_speed: {}\n", e.what());
+    return 2;
+  }
+}
