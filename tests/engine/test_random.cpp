@@ -27,7 +27,7 @@ TEST_CASE("seed, stream and counter each reach the generator, all 64 bits of the
   CHECK(random.bits(3) != Random(8, 1).bits(3));
 }
 
-TEST_CASE("uniform numbers fill [0, 1) evenly") {
+TEST_CASE("uniform numbers fill the unit interval evenly") {
   const Random random(1);
   const int64_t n = 100000;
   std::vector<int> bins(10), float_bins(10);
