@@ -17,7 +17,7 @@ constexpr int64_t depth_block = 256;
 constexpr int64_t row_block = 252;
 // The largest piece of B that gemm() packs at a time, in elements.
 constexpr int64_t piece_depth = 16 * depth_block, piece_elements = int64_t{1} << 20;
-// A block of A that serves at most so many panels of B is read where it is.
+// A block of A that serves at most so many panels of B is usually read where it is.
 constexpr int64_t copy_panels = 8;
 // Below this many multiply-adds (some ten microseconds) waking other threads does not pay.
 constexpr int64_t worth_threads = int64_t{1} << 21;
@@ -92,11 +92,11 @@ void multiply_panels(bool transpose_a, int64_t m, const T* a, int64_t lda, const
   const int64_t row_blocks = ceil_div(m, rows);
   // Few rows: each task takes some of the columns.
   const int64_t groups = threads ? std::min(b.count(), ceil_div(2 * thread_count(), row_blocks)) : 1;
-  // A copy of a block of A pays when it serves many panels of B, or when rows would evict each other from the level-1
-  // cache.
-  const bool copied = transpose_a || b.count() > copy_panels || lda * static_cast<int64_t>(sizeof(T)) % 2048 == 0;
-  const int64_t copy_stride =
-      depth_block + 64 / static_cast<int64_t>(sizeof(T));  // not a power of two, for the same reason
+  // A copy of a block of A pays when it serves many panels of B, or more than one where rows fall into few sets of the
+  // level-1 cache. The rows of the copy do not.
+  const bool few_sets = lda * static_cast<int64_t>(sizeof(T)) % 1024 == 0;
+  const bool copied = transpose_a || b.count() > (few_sets ? 1 : copy_panels);
+  const int64_t copy_stride = depth_block + 64 / static_cast<int64_t>(sizeof(T));
 
   run_tasks(row_blocks * groups, threads, [&](int64_t task) {
     const int64_t from = task / groups * rows, height = std::min(rows, m - from);
