@@ -1,5 +1,6 @@
 // How fast a ResNet runs: forward, Jacobian of the batch-norm parameters, full training step. One JSON line on standard output.
-//     bench_speed MODEL N WHAT THREADS     MODEL resnet20 | resnet18c;  WHAT forward | jacobian | train
+//     bench_speed MODEL N WHAT THREADS [TILE]     MODEL resnet20 | resnet18c;  WHAT forward | jacobian | train; TILE samples per
+// sweep of the Jacobian, by default what the library chooses
 // bench/torch_peer.py does the same with PyTorch; bench/run.sh runs both in turn.
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -28,7 +29,7 @@ double samples_per_second(int64_t samples, Work&& work) {
   return static_cast<double>(samples) / clock.seconds();
 }
 
-int run(const std::string& name, int64_t n, const std::string& what) {
+int run(const std::string& name, int64_t n, const std::string& what, int64_t tile) {
   const bool small = name == "resnet20";
   require_usage(small || name == "resnet18c", "the model must be resnet20 or resnet18c, got '{}'", name);
   ModelConfig config{.architecture = small ? "resnet20" : "resnet18", .classes = classes, .channels = small ? 1 : 3};
@@ -45,11 +46,11 @@ int run(const std::string& name, int64_t n, const std::string& what) {
     const size_t j_bytes = static_cast<size_t>(n * classes * subset.size()) * sizeof(float);
     Jacobian j;
     const Stopwatch clock;
-    j = jacobian(*model, subset, x);
+    j = jacobian(*model, subset, x, {.tile = tile});
     out["samples_per_second"] = static_cast<double>(n) / clock.seconds();
     out["parameters"] = subset.size();
     out["work_bytes"] = static_cast<double>(peak_resident_bytes() - before) - static_cast<double>(j_bytes);
-    out["tile"] = plan_jacobian(*model, subset, x, {}).tile;
+    out["tile"] = plan_jacobian(*model, subset, x, {.tile = tile}).tile;
   } else if (what == "train") {
     const Subset subset = choose(*model, "all");
     Tensor labels = Tensor::zeros({train_batch}, DType::int64);
@@ -74,9 +75,9 @@ int run(const std::string& name, int64_t n, const std::string& what) {
 
 int main(int argc, char** argv) {
   try {
-    require_usage(argc == 5, "usage: bench_speed MODEL N WHAT THREADS");
+    require_usage(argc == 5 || argc == 6, "usage: bench_speed MODEL N WHAT THREADS [TILE]");
     set_thread_count(std::stoi(argv[4]));
-    return run(argv[1], std::stoll(argv[2]), argv[3]);
+    return run(argv[1], std::stoll(argv[2]), argv[3], argc == 6 ? std::stoll(argv[5]) : 0);
   } catch (const std::exception& e) {
     fmt::print(stderr, "bench_speed: {}\n", e.what());
     return 2;

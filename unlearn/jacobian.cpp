@@ -11,8 +11,9 @@
 namespace fastntk {
 namespace {
 
-// A layer's cotangents for the whole tile should stay in the second-level cache.
-constexpr double layer_bytes = 1.25 * (1 << 20);
+// Cotangents of the largest layer for a whole tile: enough samples that the weights of deep layers are read for several of
+// them, few enough that memory stays small (bench/run.sh shows both).
+constexpr double layer_bytes = 5.5 * (1 << 20);
 constexpr int64_t derivative_tile = 4;
 
 // [K, count, C] with row k asking for class from + k of every sample.
