@@ -87,7 +87,7 @@ TEST_CASE("leaves have the axis of samples in front, one per parameter of the su
   CHECK(tape.vjp(unused.leaves()[0], Tensor::full({1, 10}, 1), unused.leaves())[0].defined());
 }
 
-TEST_CASE("train mode mixes samples, so per-sample leaves are refused there; shared ones are not") {
+TEST_CASE("train mode mixes samples, so per-sample leaves are refused there and shared ones are not") {
   const Model model = resnet20();
   const Subset bn = choose(*model, "bn");
   Tape shared, tape;
