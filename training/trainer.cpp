@@ -16,11 +16,17 @@ constexpr uint64_t order_stream = 1, augmentation_stream = 2;
 
 std::string number(double x) { return fmt::format("{:.17g}", x); }
 
-// All that a run depends on; a checkpoint of another run is refused by it.
-std::string fingerprint(const Subset& subset, const Samples& samples, const TrainConfig& config) {
+// All that a run depends on; a checkpoint of another run is refused by it. The model is as it is before the first step.
+std::string fingerprint(const Module& model, const Subset& subset, const Samples& samples, const TrainConfig& config) {
   Sha256 hash;
   for (const auto& [key, value] : config.settings()) hash.add(key + "=" + value + ";");
   for (const auto& entry : subset.entries) hash.add(entry.name + entry.shape.str());
+  const auto add_tensor = [&](const std::string& name, const Tensor& value) {
+    hash.add(name + "=" + value.describe() + ";");
+    hash.add(bytes_of(value.contiguous()));
+  };
+  for (const auto& [name, p] : model.named_parameters()) add_tensor(name, p->value);
+  for (const auto& [name, b] : model.named_buffers()) add_tensor(name, b->value);
   hash.add(bytes_of(samples.inputs.contiguous()));
   hash.add(bytes_of(samples.labels.contiguous()));
   return hash.hex();
@@ -61,7 +67,7 @@ struct State {
       require(it != file.metadata.end(), "{} is not a training checkpoint: its metadata have no '{}'", path, key);
       return it->second;
     };
-    require(meta("run") == run, "{} is the checkpoint of another run (other settings, data or subset); remove it to start anew", path);
+    require(meta("run") == run, "{} is the checkpoint of another run (another start, other settings, data or subset); remove it to start anew", path);
     const auto find = [&](const std::string& name) -> const Tensor& {
       const Tensor* const t = file.find(name);
       require(t != nullptr, "{} has no tensor '{}'", path, name);
@@ -133,6 +139,7 @@ TrainResult train(Module& model, const Subset& subset, const Samples& samples, c
   require_usage(config.learning_rate > 0 && std::isfinite(config.learning_rate), "the learning rate must be positive, got {}",
                 config.learning_rate);
   require_usage(config.l2 >= 0, "the factor of the L2 term must not be negative, got {}", config.l2);
+  Schedule::parse(config.schedule.text);
   const Loss& loss = find_loss(config.loss);
   const int64_t batches = (n + config.batch_size - 1) / config.batch_size, steps = batches * config.epochs;
   const int64_t stop = config.stop_after_steps ? std::min(config.stop_after_steps, steps) : steps;
@@ -142,7 +149,7 @@ TrainResult train(Module& model, const Subset& subset, const Samples& samples, c
   Optimiser optimiser(config.optimiser, theta);
   TrainResult result;
   const State state{model, optimiser, theta0, result.epoch_loss, result.steps};
-  const std::string run = checkpoint ? fingerprint(subset, samples, config) : "";
+  const std::string run = checkpoint ? fingerprint(model, subset, samples, config) : "";
   if (checkpoint && file_exists(*checkpoint)) State(state).load(*checkpoint, run);
 
   const Stopwatch clock;

@@ -41,7 +41,7 @@ struct TrainResult {
 };
 
 /// Trains the parameters of `subset` in place. With a checkpoint path, the state is saved there about every ten
-/// seconds and on an interrupt; if the file is there at the start and belongs to the same run (settings, data, subset), training
+/// seconds and on an interrupt; if the file is there at the start and belongs to the same run (model at the start, settings, data, subset), training
 /// continues from it, to the bits that an uninterrupted run gives. The file is removed at the end.
 /// `title` names the run in its progress lines.
 TrainResult train(Module& model, const Subset& subset, const Samples& samples, const TrainConfig& config, const std::string& title,
