@@ -58,7 +58,9 @@ Schedule Schedule::parse(const std::string& text) {
 double Schedule::rate(double peak, int64_t step, int64_t steps) const {
   const Parsed p = split(text);
   const double t = static_cast<double>(step) / static_cast<double>(steps);
-  if (p.kind == "step") return peak * std::pow(p.numbers[1], std::floor(t * p.numbers[0]));
+  // Multiplied first: 0.29 · 100 would round down to 28 whole parts.
+  if (p.kind == "step")
+    return peak * std::pow(p.numbers[1], std::floor(p.numbers[0] * static_cast<double>(step) / static_cast<double>(steps)));
   if (p.kind == "cosine" || p.kind == "power") {
     const double warmup = p.numbers.empty() ? 0 : p.numbers.back();
     if (t < warmup) return peak * std::min(1.0, (static_cast<double>(step) + 1) / (warmup * static_cast<double>(steps)));
