@@ -10,6 +10,7 @@ namespace fastntk {
 Tensor augment(const Tensor& images, const Augmentation& a, const Random& random, uint64_t base) {
   require_usage(a.crop >= 0, "the crop of an augmentation must not be negative, got {}", a.crop);
   if (!a.flip && a.crop == 0) return images;
+  require(images.rank() == 4, "augmentation needs images [n, H, W, C], got {}", images.shape().str());
   const Tensor in = images.contiguous();
   Tensor out = Tensor::zeros(in.shape(), in.dtype());
   const int64_t n = in.extent(0), H = in.extent(1), W = in.extent(2), C = in.extent(3);
