@@ -1,6 +1,7 @@
 #include "unlearn/experiment.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 
 #include "engine/progress.h"
@@ -16,6 +17,28 @@ Phase measure(const std::string& name, F&& f) {
   const Stopwatch clock;
   f();
   return {name, clock.seconds(), memory_statistics().peak};
+}
+
+// "RULE", "relinearise:K" or "RULE+relinearise:K".
+struct ParsedRule {
+  std::string closed_form;  // empty if there is none
+  int steps = 0;            // of relinearise
+};
+
+ParsedRule parse_rule(const std::string& text, const std::string& loss) {
+  const std::string prefix = "relinearise:";
+  const size_t at = text.starts_with(prefix) ? 0 : text.find("+" + prefix);
+  ParsedRule rule;
+  if (at != 0) {
+    rule.closed_form = text.substr(0, at);
+    check_rule(rule.closed_form, loss);
+  }
+  if (at == std::string::npos) return rule;
+  const std::string number = text.substr(at + prefix.size() + (at ? 1 : 0));
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), rule.steps);
+  require_usage(error == std::errc() && end == number.data() + number.size() && rule.steps >= 1,
+                "'{}' is not a number of steps in the rule '{}'", number, text);
+  return rule;
 }
 
 struct Logits {
@@ -99,34 +122,26 @@ class TaskRun {
   }
 
   ReportRow method(const std::string& rule) {
-    const size_t plus = rule.find('+');
-    const std::string first = rule.substr(0, plus), second = plus == std::string::npos ? "" : rule.substr(plus + 1);
+    const ParsedRule parsed = parse_rule(rule, config_.finetune.loss);
     Tensor theta = finetuned_.theta_star;
     ReportRow extra;
-    if (first.rfind("relinearise:", 0) != 0) {
+    if (!parsed.closed_form.empty()) {
       extra.phases.push_back(jacobian_phase_);
       Update update;
       extra.phases.push_back(measure("solve", [&] {
         FastNtk ntk(linearised_, task_.forget, finetuned_.theta0, finetuned_.theta_star, loss_, rho_,
                     config_.mean_convention ? rho_retain_ : rho_);
-        update = ntk.update(first);
+        update = ntk.update(parsed.closed_form);
       }));
       extra.solves = update.solves;
       theta = update.theta;
     }
     scatter(model_, subset_, theta);
-    for (const std::string& part : {first, second}) {
-      if (part.rfind("relinearise:", 0) != 0) continue;
-      int steps = 0;
-      try {
-        steps = std::stoi(part.substr(12));
-      } catch (const std::exception&) {
-        throw UsageError(fmt::format("'{}' is not a number of steps in the rule '{}'", part.substr(12), rule));
-      }
+    if (parsed.steps > 0) {
       JacobianOptions quiet = config_.jacobian;
       quiet.title.clear();
       extra.phases.push_back(measure("relinearise", [&] {
-        extra.relinearisations = relinearise(model_, subset_, retain_, loss_, rho_retain_, finetuned_.theta0, steps, quiet);
+        extra.relinearisations = relinearise(model_, subset_, retain_, loss_, rho_retain_, finetuned_.theta0, parsed.steps, quiet);
       }));
     }
     ReportRow out = row(rule, gather(model_, subset_), config_.finetune.seed, extra.phases, true);
@@ -230,7 +245,9 @@ std::vector<ReportRow> run_tasks(Module& model, const Finetuned& finetuned, cons
   const Subset subset = choose(model, config.subset);
   scatter(model, subset, finetuned.theta_star);
   LinearisedSet linearised;
-  const bool closed_form = std::any_of(config.rules.begin(), config.rules.end(), [](const std::string& r) { return r.rfind("relinearise:", 0) != 0; });
+  // All rules are read before the first oracle is trained.
+  bool closed_form = false;
+  for (const std::string& rule : config.rules) closed_form |= !parse_rule(rule, config.finetune.loss).closed_form.empty();
   Phase phase{.name = "jacobian"};
   if (closed_form)
     phase = measure("jacobian", [&] {

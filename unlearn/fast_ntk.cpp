@@ -1,5 +1,7 @@
 #include "unlearn/fast_ntk.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -29,6 +31,12 @@ std::vector<std::string> closed_form_rules(const std::string& loss) {
   std::vector<std::string> rules = {"shift", "solve", "golatkar", "golatkar-scaled"};
   if (find_loss(loss).curvature_factor) rules.insert(rules.end(), {"residual", "newton-solve", "newton-shift"});
   return rules;
+}
+
+void check_rule(const std::string& rule, const std::string& loss) {
+  const auto rules = closed_form_rules(loss);
+  require_usage(std::find(rules.begin(), rules.end(), rule) != rules.end(), "there is no update rule '{}' for the loss {}; there are {}", rule,
+                loss, fmt::join(rules, ", "));
 }
 
 FastNtk::FastNtk(const LinearisedSet& set, Positions forget, Tensor theta0, Tensor theta_star, const Loss& loss, double ridge,
@@ -161,12 +169,7 @@ Tensor FastNtk::newton(const Positions& s, double ridge, const Tensor& start, co
 }
 
 Update FastNtk::update(const std::string& rule) {
-  const auto rules = closed_form_rules(loss_.name);
-  if (std::find(rules.begin(), rules.end(), rule) == rules.end()) {
-    std::string all;
-    for (const auto& r : rules) all += (all.empty() ? "" : ", ") + r;
-    throw UsageError(fmt::format("there is no update rule '{}' for the loss {}; there are {}", rule, loss_.name, all));
-  }
+  check_rule(rule, loss_.name);
   if (rule == "shift") return shift(rule, Residual::squared, true);
   if (rule == "residual") return shift(rule, Residual::softmax, true);
   if (rule == "golatkar") return shift(rule, Residual::squared, false);

@@ -19,6 +19,8 @@ namespace fastntk {
 ///   newton-solve     θ_newton(D_r), the optimum of the linearised model under the loss itself (cross-entropy)
 ///   newton-shift     θ* + θ_newton(D_r) − θ_newton(D) (cross-entropy)
 std::vector<std::string> closed_form_rules(const std::string& loss);
+/// UsageError that lists them unless `rule` is one of them.
+void check_rule(const std::string& rule, const std::string& loss);
 
 /// One step of a Newton iteration.
 struct NewtonStep {
