@@ -1,6 +1,7 @@
 #include "unlearn/jacobian.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <optional>
 
@@ -70,20 +71,23 @@ JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tens
     const double stack = static_cast<double>(classes);
     return static_cast<double>(tile) * (saved + stack * (4 * layer + row) + static_cast<double>(plan.outputs) * row);
   };
+  const int64_t least = options.tile ? std::min(options.tile, inputs.extent(0)) : 1;
   const double budget = options.memory ? static_cast<double>(options.memory) / thread_count() : 0;
   plan.classes = options.classes ? std::min(options.classes, plan.outputs) : std::min<int64_t>(plan.outputs, 16);
   if (budget > 0 && !options.classes)
-    while (plan.classes > 1 && bytes(1, plan.classes) > budget) plan.classes = (plan.classes + 1) / 2;
+    while (plan.classes > 1 && bytes(least, plan.classes) > budget) plan.classes = (plan.classes + 1) / 2;
   plan.tile = options.tile ? options.tile
                            : std::clamp<int64_t>(static_cast<int64_t>(layer_bytes / (layer * static_cast<double>(plan.classes))), 1, 64);
   if (budget > 0 && !options.tile)
     while (plan.tile > 1 && bytes(plan.tile, plan.classes) > budget) plan.tile /= 2;
   plan.tile = std::min(plan.tile, inputs.extent(0));
   plan.bytes_per_thread = static_cast<size_t>(bytes(plan.tile, plan.classes));
+  // A tile or a number of classes that was asked for is kept.
+  const double smallest = std::ceil(bytes(least, options.classes ? plan.classes : 1) * thread_count());
   if (budget > 0 && bytes(plan.tile, plan.classes) > budget)
-    throw UsageError(fmt::format("a Jacobian of this model does not fit into {} on {} threads; the smallest budget that does is {}",
-                                 format_bytes(static_cast<double>(options.memory)), thread_count(),
-                                 format_bytes(bytes(1, 1) * thread_count())));
+    throw UsageError(fmt::format("a Jacobian of this model does not fit into {} on {} threads; the smallest budget that does is {} bytes ({})",
+                                 format_bytes(static_cast<double>(options.memory)), thread_count(), static_cast<size_t>(smallest),
+                                 format_bytes(smallest)));
   return plan;
 }
 
