@@ -1,0 +1,254 @@
+#include "training/trainer.h"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+
+#include "engine/parallel.h"
+#include "engine/progress.h"
+#include "models/registry.h"
+#include "temporary_folder.h"
+#include "training/loss.h"
+
+using namespace fastntk;
+using Catch::Contains;
+
+namespace {
+
+constexpr int64_t classes = 3;
+
+Model small_resnet(DType dtype = DType::float32, uint64_t seed = 1) {
+  Model model =
+      make_model({.architecture = "resnet20", .classes = classes, .channels = 1, .options = {{"width", "2"}}}, seed);
+  model->to(dtype);
+  return model;
+}
+
+Samples samples(int64_t n, DType dtype = DType::float32) {
+  Samples s;
+  s.inputs = Random(5).normal_tensor({n, 8, 8, 1}, dtype);
+  std::vector<int64_t> labels;
+  for (int64_t i = 0; i < n; i++) labels.push_back(i % classes), s.ids.push_back(i);
+  s.labels = Tensor::from<int64_t>({n}, labels);
+  return s;
+}
+
+TrainConfig config_of(Mode mode) {
+  TrainConfig config;
+  config.mode = mode;
+  config.epochs = 3;
+  config.batch_size = 8;
+  config.learning_rate = 0.05;
+  config.schedule = {"cosine:0.2"};
+  config.l2 = 0.01;
+  config.augmentation = {.flip = true, .crop = 1};
+  config.seed = 4;
+  return config;
+}
+
+// Everything that a model is, as numbers.
+std::vector<double> contents(const Module& model) {
+  std::vector<double> all;
+  const auto add = [&](const Tensor& t) {
+    for (const double x : t.to(DType::float64).to_vector<double>()) all.push_back(x);
+  };
+  for (const auto& [name, p] : model.named_parameters()) add(p->value);
+  for (const auto& [name, b] : model.named_buffers()) add(b->value);
+  return all;
+}
+
+struct Trained {
+  std::vector<double> contents, epoch_loss;
+  int64_t steps;
+};
+Trained run(const TrainConfig& config, const std::string& subset, const std::optional<std::string>& checkpoint = {},
+            uint64_t model_seed = 1) {
+  Progress::set_quiet(true);
+  const Model model = small_resnet(DType::float32, model_seed);
+  const TrainResult r = train(*model, choose(*model, subset), samples(21), config, "test", checkpoint);
+  return {contents(*model), r.epoch_loss, r.steps};
+}
+
+// A loss that asks for an interrupt when it has been evaluated for the fifth time.
+std::string interrupting_loss() {
+  static const std::string name = [] {
+    Loss loss = find_loss("ce");
+    loss.name = "test-interrupting";
+    loss.evaluate = [plain = loss.evaluate](const Variable& f, const Tensor& labels, double smoothing) {
+      static int calls = 0;
+      if (++calls == 5 && std::getenv("FASTNTK_TEST_CHECKPOINT")) std::raise(SIGINT);
+      return plain(f, labels, smoothing);
+    };
+    return register_loss(loss).name;
+  }();
+  return name;
+}
+TrainConfig interrupted_config(Mode mode) {
+  TrainConfig config = config_of(mode);
+  config.loss = interrupting_loss();
+  return config;
+}
+
+// Runs the hidden test below in a process of its own, which an interrupt stops in the middle of training.
+void train_until_interrupted(Mode mode, const std::string& checkpoint) {
+  const std::string command = fmt::format(
+      "FASTNTK_TEST_CHECKPOINT='{}' FASTNTK_TEST_MODE={} '{}' '[interrupted-training]' > '{}.log' 2>&1", checkpoint,
+      mode == Mode::train ? "train" : "eval", std::filesystem::read_symlink("/proc/self/exe").string(), checkpoint);
+  INFO(command);
+  REQUIRE(std::system(command.c_str()) == 0);
+}
+
+}  // namespace
+
+TEST_CASE("training in a process that is interrupted", "[.][interrupted-training]") {
+  const char* const checkpoint = std::getenv("FASTNTK_TEST_CHECKPOINT");
+  const char* const mode = std::getenv("FASTNTK_TEST_MODE");
+  REQUIRE(checkpoint != nullptr);
+  REQUIRE(mode != nullptr);
+  install_interrupt_handler();
+  CHECK_THROWS_AS(run(interrupted_config(mode == std::string("train") ? Mode::train : Mode::eval), "all", checkpoint),
+                  Interrupted);
+  CHECK(std::filesystem::exists(checkpoint));
+}
+
+TEST_CASE("interrupted training continues to the same bits, and a checkpoint of another run is refused") {
+  const Mode mode = GENERATE(Mode::train, Mode::eval);
+  const TemporaryFolder folder;
+  const std::string checkpoint = folder / "run.safetensors", copy = folder / "copy.safetensors";
+  train_until_interrupted(mode, checkpoint);
+  REQUIRE(std::filesystem::exists(checkpoint));
+  std::filesystem::copy_file(checkpoint, copy);
+  const TrainConfig config = interrupted_config(mode);
+  const Trained whole = run(config, "all"), resumed = run(config, "all", checkpoint);
+  CHECK(resumed.contents == whole.contents);
+  CHECK(resumed.epoch_loss == whole.epoch_loss);
+  CHECK(resumed.steps == 9);
+  CHECK(!std::filesystem::exists(checkpoint));
+
+  const auto refused = [&](const TrainConfig& other, const std::string& subset, uint64_t model_seed) {
+    CHECK_THROWS_WITH(run(other, subset, copy, model_seed), Contains("checkpoint of another run"));
+    CHECK(std::filesystem::exists(copy));
+  };
+  TrainConfig other = config;
+  other.learning_rate *= 2;
+  refused(other, "all", 1);
+  refused(config, "bn", 1);
+  refused(config, "all", 2);  // another model at the start
+  CHECK_THROWS_AS(run(config, "all", folder.write("broken.safetensors", "not a checkpoint")), Error);
+}
+
+TEST_CASE("training has the same bits for any number of threads") {
+  const Mode mode = GENERATE(Mode::train, Mode::eval);
+  const std::string subset = GENERATE(as<std::string>{}, "all", "bn+head");
+  const int before = thread_count();
+  TrainConfig config = config_of(mode);
+  config.epochs = 1;
+  config.batch_size = 20;  // more than two tiles of samples, and a batch of one sample
+  set_thread_count(1);
+  const Trained expected = run(config, subset);
+  for (const int threads : {2, 3}) {
+    set_thread_count(threads);
+    const Trained other = run(config, subset);
+    CHECK(other.contents == expected.contents);
+    CHECK(other.epoch_loss == expected.epoch_loss);
+  }
+  set_thread_count(before);
+}
+
+TEST_CASE("only the subset is trained, and eval mode leaves the running statistics alone") {
+  const Model model = small_resnet();
+  const auto frozen = model->named_parameters()[0].second->value.to_vector<float>();
+  const auto mean = model->named_buffers()[0].second->value.to_vector<float>();
+  const Tensor before = gather(*model, choose(*model, "bn+head"));
+  Progress::set_quiet(true);
+  const TrainResult r = train(*model, choose(*model, "bn+head"), samples(21), config_of(Mode::eval), "test");
+  CHECK(r.epoch_loss.size() == 3);
+  CHECK(r.steps == 9);
+  CHECK(model->named_parameters()[0].second->value.to_vector<float>() == frozen);
+  CHECK(model->named_buffers()[0].second->value.to_vector<float>() == mean);
+  CHECK(gather(*model, choose(*model, "bn+head")).to_vector<double>() != before.to_vector<double>());
+}
+
+TEST_CASE("a step follows the gradient of the regularised objective") {
+  const std::string loss_name = GENERATE(as<std::string>{}, "ce", "mse");
+  const int64_t n = 11;
+  const Model model = small_resnet(DType::float64);
+  const Subset subset = choose(*model, "bn1.*+layer3.2.bn2.*+head");
+  const Samples data = samples(n, DType::float64);
+  const Tensor theta0 = gather(*model, subset);
+  const Loss& loss = find_loss(loss_name);
+  TrainConfig config;
+  config.loss = loss_name;
+  config.mode = Mode::eval;
+  config.optimiser.momentum = 0;
+  config.batch_size = n;
+  config.learning_rate = 0.1;
+  config.epochs = 2;
+  config.l2 = 0.7;
+  Progress::set_quiet(true);
+  config.stop_after_steps = 1;
+  train(*model, subset, data, config, "test");
+  const std::vector<double> first = gather(*model, subset).to_vector<double>();
+  scatter(*model, subset, theta0);
+  config.stop_after_steps = 0;
+  train(*model, subset, data, config, "test");
+  const std::vector<double> second = gather(*model, subset).to_vector<double>();
+
+  // The second step, from a place where the L2 term counts, against central differences of the objective.
+  const double rho = config.l2 * n, h = 1e-6;
+  double squared = 0;
+  for (size_t p = 0; p < first.size(); p++) {
+    const auto at = [&](double step) {
+      std::vector<double> theta = first;
+      theta[p] += step;
+      scatter(*model, subset, Tensor::from<double>({subset.size()}, theta));
+      return objective(*model, subset, data, loss, rho, theta0).value();
+    };
+    const double slope = (at(h) - at(-h)) / (2 * h);
+    squared += slope * slope;
+    CHECK((first[p] - second[p]) / config.learning_rate == Approx(slope / n).epsilon(1e-5).margin(1e-7));
+  }
+  scatter(*model, subset, Tensor::from<double>({subset.size()}, first));
+  const Objective o = objective(*model, subset, data, loss, rho, theta0);
+  CHECK(o.gradient_norm == Approx(std::sqrt(squared)).epsilon(1e-5));
+  double away = 0;
+  for (size_t p = 0; p < first.size(); p++) away += std::pow(first[p] - theta0.to_vector<double>()[p], 2);
+  CHECK(o.penalty == Approx(0.5 * rho * away));
+}
+
+TEST_CASE("a loss that is not finite is an error that names the op") {
+  const Model model = small_resnet();
+  Tensor gamma = model->named_parameters()[choose(*model, "layer2.1.bn1.weight").entries[0].index].second->value;
+  gamma.slice(0, 1, 2).fill(std::nan(""));
+  const auto message = [&](const std::string& subset) {
+    try {
+      train(*model, choose(*model, subset), samples(9), config_of(Mode::eval), "test");
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  CHECK_THAT(message("bn"), Contains("batch_norm") && Contains("not finite"));
+  CHECK_THAT(message("head"), Contains("not finite"));
+}
+
+TEST_CASE("training refuses what cannot be meant") {
+  Progress::set_quiet(true);
+  const Model model = small_resnet();
+  const Subset subset = choose(*model, "bn");
+  const auto attempt = [&](auto&& change, int64_t n = 9) {
+    TrainConfig config = config_of(Mode::eval);
+    change(config);
+    train(*model, subset, samples(n), config, "test");
+  };
+  CHECK_THROWS_AS(attempt([](TrainConfig& c) { c.epochs = 0; }), UsageError);
+  CHECK_THROWS_AS(attempt([](TrainConfig& c) { c.batch_size = 0; }), UsageError);
+  CHECK_THROWS_AS(attempt([](TrainConfig& c) { c.learning_rate = std::nan(""); }), UsageError);
+  CHECK_THROWS_AS(attempt([](TrainConfig& c) { c.learning_rate = 0; }), UsageError);
+  CHECK_THROWS_AS(attempt([](TrainConfig& c) { c.l2 = -1; }), UsageError);
+  CHECK_THROWS_AS(attempt([](TrainConfig& c) { c.schedule = {"step"}; }), UsageError);
+  CHECK_THROWS_AS(attempt([](TrainConfig& c) { c.loss = "hinge"; }), UsageError);
+  CHECK_THROWS_WITH(attempt([](TrainConfig&) {}, 0), Contains("no samples to train on"));
+}
