@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t most_planar_channels = 4;
 // Taps of an unusually large kernel are better unfolded: a patch embedding is one matrix product.
 constexpr int64_t most_taps = 49;
-// Bytes of scratch: half of an L2 of 1 MB, so that the weights of one block and the outputs pass beside it.
+// Bytes of scratch: less than half of an L2 of 1 MB, so that the weights of one block and the outputs pass beside it.
 constexpr int64_t scratch_bytes = 400 << 10;
 
 template <class T>
@@ -115,9 +115,8 @@ class Direct : public ConvolutionKernel<T> {
     phase.sum.block_stride = source_.block_stride;
     phase.sum.image_stride = source_.image_stride;
     phase.sum.weights = phase.weights.template as<T>();
+    phase.sum.offset = phase.offset.data();  // moving the phase moves neither this block nor the weights'
     phases_.push_back(std::move(phase));
-    // The vector's elements do not move any more than their heap blocks do: `offset` is set once it is in place.
-    phases_.back().sum.offset = phases_.back().offset.data();
   }
 
   const DirectKernels<T>& kernels_;

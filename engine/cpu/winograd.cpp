@@ -70,14 +70,17 @@ class Winograd : public ConvolutionKernel<float> {
 
   void run(int64_t images, const float* in, float* out) const override {
     const int64_t tiles = images * shape_.tile_rows * shape_.tile_columns;
+    if (tiles == 0) return;
+    const int64_t threads = in_parallel() ? 1 : thread_count();
     WinogradTiles q = shape_;
     // Measured: the weights of a large layer are read from L3, and are better used twice.
-    q.capacity = q.in_channels * q.out_channels >= 128 * 128 ? 56 : 28;
-    if (!in_parallel()) q.capacity = std::min(q.capacity, std::max<int64_t>(1, ceil_div(tiles, thread_count())));
+    q.capacity = std::min<int64_t>(q.in_channels * q.out_channels >= 128 * 128 ? 56 : 28, ceil_div(tiles, threads));
     // 16 more: the 36 streams of a transform must not lie at a power-of-two distance, in the same cache sets.
     q.input_stride = q.capacity * q.in_channels + 16;
     q.product_stride = q.capacity * q.out_channels + 16;
-    parallel_ranges(tiles, q.capacity * blocks_per_item, [&](int64_t from, int64_t to) {
+    // Several blocks share a scratch; some items for each thread even out their work.
+    const int64_t blocks = ceil_div(tiles, q.capacity), items = std::min(blocks, threads == 1 ? 1 : 4 * threads);
+    parallel_ranges(tiles, ceil_div(blocks, items) * q.capacity, [&](int64_t from, int64_t to) {
       const Buffer scratch(static_cast<size_t>(products * (q.input_stride + q.product_stride)) * sizeof(float));
       for (int64_t t = from; t < to; t += q.capacity)
         kernels_.tiles(q, t, std::min(q.capacity, to - t), in, out, scratch.as<float>());
@@ -87,7 +90,6 @@ class Winograd : public ConvolutionKernel<float> {
   size_t bytes() const override { return weights_.bytes() + zeros_.bytes(); }
 
  private:
-  static constexpr int64_t blocks_per_item = 8;
   const WinogradKernels& kernels_;
   WinogradTiles shape_;
   Buffer weights_, zeros_;

@@ -29,10 +29,10 @@ inline __attribute__((always_inline)) Vector<T> multiply_add(Vector<T> a, Vector
 #endif
 }
 
-/// p, as a pointer that the compiler knows nothing about: it then addresses the pixels of a row from it, where it would
-/// else keep an address for each in memory.
+/// p, as a pointer that the compiler knows nothing about: it then addresses what is near from it, where it would else
+/// form an address for each pixel beforehand and keep them all in memory.
 template <class T>
-inline __attribute__((always_inline)) const T* opaque(const T* p) {
+inline __attribute__((always_inline)) T* opaque(T* p) {
   asm("" : "+r"(p));
   return p;
 }
@@ -53,7 +53,7 @@ int64_t block_of(int64_t out_channels) {
 
 /// Registers that hold sums; the others hold the weights (one to four) and the broadcast pixel.
 constexpr int accumulators = vector_registers == 32 ? 28 : 12;
-/// Pixels of one tile whose output block is V vectors. More than 14 gain nothing: eight sums hide the latency.
+/// Most pixels of one tile whose output block is V vectors.
 template <int V>
 constexpr int tile_pixels = accumulators / V;
 
@@ -63,32 +63,35 @@ struct Taps {
   int64_t channel_blocks, taps;
   const int64_t* offset;
   int64_t block_stride, row_stride, out_row, out_pixel;
-  bool fetch_out = false;
-  const T* ahead =
-      nullptr;  // what the next call will read: `ahead_lines` cache lines of it are fetched per channel block
+  bool fetch_out = false;  // whether to fetch the next tile's place in out
+  // What the next call will read: `ahead_lines` cache lines of it are fetched with each tile and channel block.
+  const T* ahead = nullptr;
   int64_t ahead_lines = 0;
 };
 
-/// `count` tiles of Rows x Columns pixels and V vectors of output channels, x_step and out_step elements apart.
+/// `count` tiles of Rows x Columns pixels and V vectors of output channels, x_step and out_step elements apart. All
+/// loops but those over blocks, taps and channels are unrolled (28 is the most accumulators), so that `sum` stays in
+/// registers.
 template <class T, int V, int Depth, int Rows, int Columns>
 void tile_run(const Taps<T>& q, int64_t count, const T* x, int64_t x_step, const T* weights, T* out, int64_t out_step) {
   const T* ahead = q.ahead;
   for (int64_t n = 0; n < count; n++, x += x_step, out += out_step) {
     if (q.fetch_out)
-#pragma GCC unroll 4
-      for (int r = 0; r < Rows; r++)
+      for (int r = 0; r < Rows; r++) {
+        const T* next = out + out_step + r * q.out_row;
 #pragma GCC unroll 28
-        for (int c = 0; c < Columns; c++)
-          for (int v = 0; v < V; v += 64 / vector_bytes)
-            prefetch<1>(out + out_step + r * q.out_row + c * q.out_pixel + v * lanes<T>);
+        for (int c = 0; c < Columns; c++, next = opaque(next + q.out_pixel))
+          for (int v = 0; v < V; v += 64 / vector_bytes) prefetch<1>(next + v * lanes<T>);
+      }
     Vector<T> sum[Rows * Columns][V] = {};
     const T* w = weights;
-    for (int64_t b = 0; b < q.channel_blocks; b++) {
+    const T* block = x;
+    for (int64_t b = 0; b < q.channel_blocks; b++, block += q.block_stride) {
       for (int64_t l = 0; l < q.ahead_lines; l++, ahead += 64 / sizeof(T)) prefetch<0>(ahead);
       for (int64_t t = 0; t < q.taps; t++) {
         const T* a[Rows];
 #pragma GCC unroll 4
-        for (int r = 0; r < Rows; r++) a[r] = opaque(x + b * q.block_stride + q.offset[t] + r * q.row_stride);
+        for (int r = 0; r < Rows; r++) a[r] = opaque(block + q.offset[t] + r * q.row_stride);
 #pragma GCC unroll 2
         for (int d = 0; d < Depth; d++, w += V * lanes<T>) {
           Vector<T> wv[V];
@@ -107,12 +110,13 @@ void tile_run(const Taps<T>& q, int64_t count, const T* x, int64_t x_step, const
       }
     }
 #pragma GCC unroll 4
-    for (int r = 0; r < Rows; r++)
+    for (int r = 0; r < Rows; r++) {
+      T* pixel = out + r * q.out_row;
 #pragma GCC unroll 28
-      for (int c = 0; c < Columns; c++)
+      for (int c = 0; c < Columns; c++, pixel = opaque(pixel + q.out_pixel))
 #pragma GCC unroll 8
-        for (int v = 0; v < V; v++)
-          store(out + r * q.out_row + c * q.out_pixel + v * lanes<T>, sum[r * Columns + c][v]);
+        for (int v = 0; v < V; v++) store(pixel + v * lanes<T>, sum[r * Columns + c][v]);
+    }
   }
 }
 
