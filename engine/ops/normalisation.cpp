@@ -112,7 +112,52 @@ struct BatchNormEval final : BatchNorm {
   Tensor forward(std::span<const Tensor> in, ActiveSet, std::vector<Tensor>&) const override { return evaluate(in, mean, rstd); }
   Variable xhat(const Linearisation& at) const { return (at.input(input_x) - mean) * rstd; }
   Variable jvp(const Linearisation& at, std::span<const Variable> t) const override {
+    if (!at.recording() && t[input_gamma].defined() && t[input_beta].defined() && one_stack(at, t)) return fused_jvp(at, t);
     return combine(at, t, t[input_x].defined() ? t[input_x] * rstd : Variable{}, t[input_gamma].defined() ? xhat(at) : Variable{});
+  }
+  // True when all tangents have the same leading axes.
+  static bool one_stack(const Linearisation& at, std::span<const Variable> t) {
+    const Shape lead = t[input_gamma].shape().leading(t[input_gamma].rank() - 2);
+    for (size_t i = 0; i < t.size(); i++)
+      if (t[i].defined() && t[i].shape() != lead + at.input_shape(static_cast<int>(i))) return false;
+    return true;
+  }
+  // The common case, γ and β both with tangents, in at most three passes for each tangent of a stack.
+  Variable fused_jvp(const Linearisation& at, std::span<const Variable> t) const {
+    const Shape lead = t[input_gamma].shape().leading(t[input_gamma].rank() - 2), &x_shape = at.input_shape(input_x);
+    const int64_t stack = lead.elements();
+    const Variable x = at.input(input_x), slope = at.active(input_x) ? at.input(input_gamma) * rstd : Variable{};
+    const Tensor zero = Tensor::zeros(mean.shape(), mean.dtype());
+    Tensor out(Shape{stack} + x_shape, x.dtype());
+    for (int64_t k = 0; k < stack; k++) {
+      const auto tangent = [&](int i) {
+        const Variable& v = t[static_cast<size_t>(i)];
+        return v.defined() ? v.value.reshape(Shape{stack} + at.input_shape(i)).select(0, k) : Tensor();
+      };
+      Tensor total = t.size() > input_residual ? tangent(input_residual) : Tensor();
+      if (t[input_x].defined()) {
+        Tensor y(x_shape, x.dtype());
+        affine(tangent(input_x), zero, slope.value, zero.reshape({1, zero.extent(0)}), total, y);
+        total = y;
+      }
+      Tensor y = out.select(0, k);
+      affine(x.value, mean, multiply(tangent(input_gamma), rstd).value, tangent(input_beta), total, y);
+    }
+    const Variable sum = out.reshape(lead + x_shape);
+    return relu ? where_positive(sum, at.output()) : sum;
+  }
+  // y ← (x − centre) ⊙ a + b (+ plus); y is contiguous.
+  static void affine(const Tensor& x, const Tensor& centre, const Tensor& a, const Tensor& b, const Tensor& plus, Tensor& y) {
+    const Shape full = broadcast(a.shape(), b.shape(), "batch_norm_eval");
+    const Tensor in = images(x), a_full = a.expand(full).contiguous(), b_full = b.expand(full).contiguous();
+    const Tensor residual = plus.defined() ? images(plus) : Tensor();
+    Tensor y_images = images(y);
+    backend_of(x).channel_affine({.x = in,
+                                  .mean = centre,
+                                  .a = a_full,
+                                  .b = b_full,
+                                  .residual = residual.defined() ? &residual : nullptr,
+                                  .y = y_images});
   }
   std::vector<Variable> vjp(const Linearisation& at, const Variable& c) const override {
     return at.recording() ? composed_vjp(at, c) : fused_vjp(at, c);

@@ -65,7 +65,7 @@ TEST_CASE("an image's change depends on its number alone") {
   CHECK(augment(in, both, Random(3), 101).to_vector<float>() != whole.to_vector<float>());
 }
 
-TEST_CASE("nothing asked for is nothing done; a shift beyond the image leaves zeros") {
+TEST_CASE("nothing asked for is nothing done, and a shift beyond the image leaves zeros") {
   const Tensor in = images(3, DType::float64);
   CHECK(augment(in, {}, Random(3), 0).data<double>() == in.data<double>());
   const Tensor flipped = augment(in, {.flip = true}, Random(3), 0);
