@@ -42,11 +42,13 @@ std::vector<double> numbers_of(const std::string& text, const std::string& what)
 void add_common(CLI::App& command, Common& c) {
   command.add_option("--seed", c.seed, "seed of everything random")->capture_default_str();
   command.add_option("--threads", c.threads, "threads; 0: as many as there are processors")->capture_default_str();
-  command.add_option("--memory", c.memory, "bytes that Jacobian sweeps may use beside their result, e.g. 512M, 2G; default: no limit");
+  command.add_option("--memory", c.memory,
+                     "bytes that Jacobian sweeps may use beside their result, e.g. 512M, 2G; default: no limit");
   command.add_option("--conv", c.convolution, "convolutions: fast (Winograd where it applies, about 1e-5) or exact")
       ->check(CLI::IsMember({"fast", "exact"}))
       ->capture_default_str();
-  command.add_option("--data-folder", c.data_folder, "folder with the data set's files; default: $FASTNTK_DATA, then Debian's packages");
+  command.add_option("--data-folder", c.data_folder,
+                     "folder with the data set's files; default: $FASTNTK_DATA, then Debian's packages");
   command.add_option("--json", c.json, "write everything printed to this file as JSON (docs/report-format.md)");
   command.add_flag("--quiet", c.quiet, "no progress lines");
 }
@@ -118,7 +120,8 @@ void put_normalisation(std::map<std::string, std::string>& metadata, const Norma
   metadata["normalisation.stddev"] = join(n.stddev);
 }
 
-void put_data(std::map<std::string, std::string>& entries, const std::string& prefix, const DataFlags& flags, const Dataset& data) {
+void put_data(std::map<std::string, std::string>& entries, const std::string& prefix, const DataFlags& flags,
+              const Dataset& data) {
   entries[prefix + "name"] = flags.name;
   entries[prefix + "rules"] = flags.rules;
   entries[prefix + "n"] = std::to_string(data.size());
@@ -141,21 +144,27 @@ Samples to_samples(const Dataset& data, const std::map<std::string, std::string>
 
 void add_train_flags(CLI::App& command, TrainFlags& flags) {
   TrainConfig& c = flags.config;
-  command.add_option("--loss", c.loss, "ce (cross-entropy) or mse (half the squared error to one-hot targets)")->capture_default_str();
+  command.add_option("--loss", c.loss, "ce (cross-entropy) or mse (half the squared error to one-hot targets)")
+      ->capture_default_str();
   command.add_option("--label-smoothing", c.label_smoothing, "for cross-entropy, in [0, 1)")->capture_default_str();
   command.add_option("--epochs", c.epochs, "passes over the data")->capture_default_str();
   command.add_option("--batch", c.batch_size, "samples per step")->capture_default_str();
   command.add_option("--lr", c.learning_rate, "peak learning rate")->capture_default_str();
-  command.add_option("--schedule", flags.schedule, "constant, step:PARTS:FACTOR, cosine[:WARMUP], power:EXPONENT:WARMUP or one-cycle")
+  command
+      .add_option("--schedule", flags.schedule,
+                  "constant, step:PARTS:FACTOR, cosine[:WARMUP], power:EXPONENT:WARMUP or one-cycle")
       ->capture_default_str();
   command.add_option("--optimiser", c.optimiser.kind, "sgd, adam or adamw")->capture_default_str();
   command.add_option("--momentum", c.optimiser.momentum, "of sgd")->capture_default_str();
-  command.add_flag("--nesterov,!--no-nesterov", c.optimiser.nesterov, "Nesterov's momentum for sgd")->capture_default_str();
-  command.add_option("--weight-decay", c.optimiser.weight_decay, "factor of the parameters themselves")->capture_default_str();
+  command.add_flag("--nesterov,!--no-nesterov", c.optimiser.nesterov, "Nesterov's momentum for sgd")
+      ->capture_default_str();
+  command.add_option("--weight-decay", c.optimiser.weight_decay, "factor of the parameters themselves")
+      ->capture_default_str();
   command.add_option("--l2", c.l2, "λ of ½λ‖θ − θ0‖², added to the mean loss; ρ = nλ")->capture_default_str();
   command.add_flag("--flip", c.augmentation.flip, "mirror half of the images");
   command.add_option("--crop", c.augmentation.crop, "shift images by up to this many pixels")->capture_default_str();
-  command.add_option("--stop-after-steps", c.stop_after_steps, "end after this many steps of the schedule; 0: run it out")
+  command
+      .add_option("--stop-after-steps", c.stop_after_steps, "end after this many steps of the schedule; 0: run it out")
       ->capture_default_str();
 }
 
@@ -164,26 +173,34 @@ TrainConfig train_config(const TrainFlags& flags, const Common& common) {
   c.schedule = Schedule::parse(flags.schedule);
   c.seed = common.seed;
   find_loss(c.loss);
-  require_usage(c.label_smoothing >= 0 && c.label_smoothing < 1, "label smoothing must be in [0, 1), got {}", c.label_smoothing);
+  require_usage(c.label_smoothing >= 0 && c.label_smoothing < 1, "label smoothing must be in [0, 1), got {}",
+                c.label_smoothing);
   return c;
 }
 
-Checkpoint open_model(const std::string& path, const std::string& architecture) { return load_model(path, architecture); }
+Checkpoint open_model(const std::string& path, const std::string& architecture) {
+  return load_model(path, architecture);
+}
 
 void add_input_flags(CLI::App& command, InputFlags& flags) {
-  command.add_option("--input", flags.input, "tensor file (.safetensors with a tensor `input` [N, C, H, W], or .npy), taken as it is");
+  command.add_option("--input", flags.input,
+                     "tensor file (.safetensors with a tensor `input` [N, C, H, W], or .npy), taken as it is");
   command.add_option("--data", flags.data.name, "data set, when there is no --input")->capture_default_str();
   command.add_option("--samples", flags.data.rules, "which samples of it")->capture_default_str();
-  command.add_option("--part", flags.part, "train or test")->check(CLI::IsMember({"train", "test"}))->capture_default_str();
+  command.add_option("--part", flags.part, "train or test")
+      ->check(CLI::IsMember({"train", "test"}))
+      ->capture_default_str();
 }
 
 Samples load_inputs(const InputFlags& flags, const Checkpoint& checkpoint, const Common& common) {
   const DType dtype = checkpoint.model->dtype();
   if (!flags.input.empty()) return to_samples(load_tensor_file(flags.input), {}, dtype);
-  return to_samples(load_samples(flags.data, common, flags.part == "train" ? Part::train : Part::test), checkpoint.metadata, dtype);
+  return to_samples(load_samples(flags.data, common, flags.part == "train" ? Part::train : Part::test),
+                    checkpoint.metadata, dtype);
 }
 
-void write_tensor(const std::string& path, const std::string& name, const Tensor& tensor, const std::map<std::string, std::string>& metadata) {
+void write_tensor(const std::string& path, const std::string& name, const Tensor& tensor,
+                  const std::map<std::string, std::string>& metadata) {
   if (path.ends_with(".npy")) {
     save_npy(path, tensor);
     return;

@@ -27,7 +27,8 @@ void apply_common(const Common& common);
 /// "512M", "2G", "1.5GiB" → bytes; 0 for an empty text.
 size_t parse_bytes(const std::string& text);
 
-/// A report with command line, settings in force and the machine's kernels filled in; `command` is the subcommand that was parsed.
+/// A report with command line, settings in force and the machine's kernels filled in; `command` is the subcommand that
+/// was parsed.
 Report new_report(const CLI::App& command);
 /// Writes the report where --json says, if it does.
 void finish(const Report& report, const Common& common);
@@ -40,7 +41,8 @@ Dataset load_samples(const DataFlags& flags, const Common& common, Part part);
 /// Normalised with the mean and deviation that the model was trained with (its metadata), in the model's type.
 Samples to_samples(const Dataset& data, const std::map<std::string, std::string>& metadata, DType dtype);
 void put_normalisation(std::map<std::string, std::string>& metadata, const Normalisation& normalisation);
-void put_data(std::map<std::string, std::string>& entries, const std::string& prefix, const DataFlags& flags, const Dataset& data);
+void put_data(std::map<std::string, std::string>& entries, const std::string& prefix, const DataFlags& flags,
+              const Dataset& data);
 
 /// The flags of training, with the config's present values as defaults.
 struct TrainFlags {
@@ -62,7 +64,8 @@ void add_input_flags(CLI::App& command, InputFlags& flags);
 Samples load_inputs(const InputFlags& flags, const Checkpoint& checkpoint, const Common& common);
 
 /// Writes one named tensor, as .npy or .safetensors by the ending.
-void write_tensor(const std::string& path, const std::string& name, const Tensor& tensor, const std::map<std::string, std::string>& metadata);
+void write_tensor(const std::string& path, const std::string& name, const Tensor& tensor,
+                  const std::map<std::string, std::string>& metadata);
 
 // One function per command: adds it to the program.
 void add_pretrain(CLI::App& app);

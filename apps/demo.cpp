@@ -18,8 +18,8 @@ struct Flags {
   int64_t test_samples = 5000;
 };
 
-// How a subset is fine-tuned with a loss: chosen so that fine-tuning ends near its optimum; nothing is chosen by looking at an
-// oracle or at the test set (docs/protocol.md).
+// How a subset is fine-tuned with a loss: chosen so that fine-tuning ends near its optimum; nothing is chosen by
+// looking at an oracle or at the test set (docs/protocol.md).
 struct Protocol {
   HeadRule head;
   TrainConfig train;
@@ -36,7 +36,8 @@ Protocol protocol_of(const std::string& loss, const std::string& subset, int64_t
   p.train.epochs = n <= 2000 ? 16 : 6;
   p.head = HeadRule::zero;
   p.train.optimiser.nesterov = true;
-  // Cross-entropy is curved: a stronger pull to θ0 keeps fine-tuning where one linearisation holds, at no cost in accuracy on D.
+  // Cross-entropy is curved: a stronger pull to θ0 keeps fine-tuning where one linearisation holds, at no cost in
+  // accuracy on D.
   p.train.learning_rate = loss == "ce" ? 0.02 : 0.04;
   p.train.l2 = loss == "ce" ? 3e-2 : 1e-2;
   p.rules = closed_form_rules(loss);
@@ -55,14 +56,16 @@ Protocol protocol_of(const std::string& loss, const std::string& subset, int64_t
 void run_demo(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
-  require(file_exists(f.model), "there is no pre-trained model at {}; `fastntk pretrain -o {}` makes it", f.model, f.model);
+  require(file_exists(f.model), "there is no pre-trained model at {}; `fastntk pretrain -o {}` makes it", f.model,
+          f.model);
   const Checkpoint pretrained = open_model(f.model, "");
   const Stopwatch clock;
   for (const int64_t n : f.sizes) {
     require_usage(n > 0 && n % 10 == 0, "the number of private samples must be a multiple of 10, got {}", n);
     const DataFlags data_flags{.name = "fashion-mnist", .rules = fmt::format("30000-59999 per-class:{}", n / 10)};
     const Dataset data = load_samples(data_flags, f.common, Part::train);
-    const Dataset test = load_samples({.name = "fashion-mnist", .rules = fmt::format("first:{}", f.test_samples)}, f.common, Part::test);
+    const Dataset test =
+        load_samples({.name = "fashion-mnist", .rules = fmt::format("first:{}", f.test_samples)}, f.common, Part::test);
     const Samples samples = to_samples(data, pretrained.metadata, DType::float32);
     const Samples test_samples = to_samples(test, pretrained.metadata, DType::float32);
     put_data(report.data, "", data_flags, data);
@@ -90,17 +93,21 @@ void run_demo(const Flags& f, const CLI::App& command) {
         config.checkpoints = f.checkpoints;
         config.jacobian.memory = parse_bytes(f.common.memory);
         config.jacobian.title = fmt::format("jacobian ({}, {})", loss, subset_name);
-        for (const auto& [key, value] : protocol.train.settings()) report.config[fmt::format("finetune.{}.{}.{}.{}", n, subset_name, loss, key)] = value;
+        for (const auto& [key, value] : protocol.train.settings())
+          report.config[fmt::format("finetune.{}.{}.{}.{}", n, subset_name, loss, key)] = value;
         const double rho = ridge_of(protocol.train, n);
         const Objective before = objective(*model, subset, samples, find_loss(loss), rho, gather(*model, subset));
         const std::string name = fmt::format("n = {}, {}, {}", n, loss, subset_name);
-        const Finetuned finetuned =
-            finetune(*model, subset, samples, protocol.train, "fine-tune (" + name + ")",
-                     f.checkpoints.empty() ? "" : fmt::format("{}/original-{}-{}-{}.partial.safetensors", f.checkpoints, n, loss, subset_name));
+        const Finetuned finetuned = finetune(
+            *model, subset, samples, protocol.train, "fine-tune (" + name + ")",
+            f.checkpoints.empty()
+                ? ""
+                : fmt::format("{}/original-{}-{}-{}.partial.safetensors", f.checkpoints, n, loss, subset_name));
         const Objective after = objective(*model, subset, samples, find_loss(loss), rho, finetuned.theta0);
         fmt::print("{}: fine-tuned on D in {}; objective {:.3f}, gradient norm {:.4f} of its value at θ0\n", name,
                    format_duration(finetuned.phase.seconds), after.value(), after.gradient_norm / before.gradient_norm);
-        report.results[fmt::format("gradient_norm_relative.original.{}.{}.{}", n, subset_name, loss)] = after.gradient_norm / before.gradient_norm;
+        report.results[fmt::format("gradient_norm_relative.original.{}.{}.{}", n, subset_name, loss)] =
+            after.gradient_norm / before.gradient_norm;
         const auto rows = run_tasks(*model, finetuned, samples, test_samples, tasks, config);
         fmt::print("\nn = {}\n{}", n, table(rows));
         std::fflush(stdout);
@@ -109,9 +116,11 @@ void run_demo(const Flags& f, const CLI::App& command) {
   }
   report.results["seconds"] = clock.seconds();
   report.results["peak_resident_bytes"] = static_cast<double>(peak_resident_bytes());
-  fmt::print("JS and L1 are distances to the first oracle, in nats; objective and gradient (relative to θ0) are those of the retain set.\n"
-             "{} in all, peak resident memory {}\n",
-             format_duration(clock.seconds()), format_bytes(static_cast<double>(peak_resident_bytes())));
+  fmt::print(
+      "JS and L1 are distances to the first oracle, in nats; objective and gradient (relative to θ0) are those of the "
+      "retain set.\n"
+      "{} in all, peak resident memory {}\n",
+      format_duration(clock.seconds()), format_bytes(static_cast<double>(peak_resident_bytes())));
   if (!f.markdown.empty()) write_file_atomically(f.markdown, markdown_table(report.rows));
   finish(report, f.common);
 }
@@ -120,13 +129,16 @@ void run_demo(const Flags& f, const CLI::App& command) {
 
 void add_demo(CLI::App& app) {
   auto f = std::make_shared<Flags>();
-  CLI::App* const c = app.add_subcommand("demo", "fine-tune on private Fashion-MNIST images, forget, and compare every rule with retraining");
+  CLI::App* const c = app.add_subcommand(
+      "demo", "fine-tune on private Fashion-MNIST images, forget, and compare every rule with retraining");
   c->add_option("--model", f->model, "the pre-trained model")->capture_default_str();
   c->add_option("--n", f->sizes, "numbers of private samples")->capture_default_str();
   c->add_option("--subset", f->subsets, "subsets to tune")->capture_default_str();
   c->add_option("--loss", f->losses, "losses")->capture_default_str();
   c->add_option("--forget", f->forget, "what to forget")->capture_default_str();
-  c->add_option("--oracle-seeds", f->oracle_seeds, "retrainings with other seeds, besides the one with the seed of fine-tuning")->capture_default_str();
+  c->add_option("--oracle-seeds", f->oracle_seeds,
+                "retrainings with other seeds, besides the one with the seed of fine-tuning")
+      ->capture_default_str();
   c->add_option("--test-samples", f->test_samples, "samples of the test part to measure on")->capture_default_str();
   c->add_option("--markdown", f->markdown, "write the table to this file in Markdown");
   c->add_option("--checkpoints", f->checkpoints, "folder where interrupted training is kept; default: not kept");

@@ -51,7 +51,8 @@ void run_evaluate(const Flags& f, const CLI::App& command) {
     }
     if (!count) continue;
     report.results[fmt::format("accuracy_class_{}", c)] = static_cast<double>(right) / static_cast<double>(count);
-    fmt::print("  class {}: accuracy {:.4f} of {}\n", c, static_cast<double>(right) / static_cast<double>(count), count);
+    fmt::print("  class {}: accuracy {:.4f} of {}\n", c, static_cast<double>(right) / static_cast<double>(count),
+               count);
   }
   finish(report, f.common);
 }
@@ -71,9 +72,11 @@ void run_predict(const Flags& f, const CLI::App& command) {
 
 // Where each parameter's columns begin, for the metadata.
 std::map<std::string, std::string> columns(const Subset& subset) {
-  std::map<std::string, std::string> m = {{"subset", subset.specification}, {"parameters", std::to_string(subset.size())}};
+  std::map<std::string, std::string> m = {{"subset", subset.specification},
+                                          {"parameters", std::to_string(subset.size())}};
   for (size_t i = 0; i < subset.entries.size(); i++)
-    m[fmt::format("columns.{:04}", i)] = fmt::format("{} {} {}", subset.entries[i].name, subset.entries[i].offset, subset.entries[i].shape.str());
+    m[fmt::format("columns.{:04}", i)] =
+        fmt::format("{} {} {}", subset.entries[i].name, subset.entries[i].offset, subset.entries[i].shape.str());
   return m;
 }
 
@@ -86,7 +89,8 @@ void run_jacobian(const Flags& f, const CLI::App& command) {
   fmt::print("{}", subset.table());
   reset_peak_memory();
   const Stopwatch clock;
-  const Jacobian j = jacobian(*checkpoint.model, subset, samples.inputs, {.memory = parse_bytes(f.common.memory), .title = "jacobian"});
+  const Jacobian j = jacobian(*checkpoint.model, subset, samples.inputs,
+                              {.memory = parse_bytes(f.common.memory), .title = "jacobian"});
   report.results = {{"n", static_cast<double>(samples.size())},
                     {"parameters", static_cast<double>(subset.size())},
                     {"seconds", clock.seconds()},
@@ -94,8 +98,9 @@ void run_jacobian(const Flags& f, const CLI::App& command) {
                     {"peak_bytes", static_cast<double>(memory_statistics().peak)},
                     {"jacobian_bytes", static_cast<double>(j.rows.bytes())}};
   write_tensor(f.output, "jacobian", j.rows, columns(subset));
-  fmt::print("{}: J {}, {:.4g} samples/s, peak {} of which J {}\n", f.output, j.rows.describe(), report.results["samples_per_second"],
-             format_bytes(report.results["peak_bytes"]), format_bytes(report.results["jacobian_bytes"]));
+  fmt::print("{}: J {}, {:.4g} samples/s, peak {} of which J {}\n", f.output, j.rows.describe(),
+             report.results["samples_per_second"], format_bytes(report.results["peak_bytes"]),
+             format_bytes(report.results["jacobian_bytes"]));
   finish(report, f.common);
 }
 
@@ -116,11 +121,13 @@ void run_ntk(const Flags& f, const CLI::App& command) {
   } else {
     kernel = dual_gram(a.rows).dense();
   }
-  report.results = {{"rows", static_cast<double>(kernel.extent(0))}, {"columns", static_cast<double>(kernel.extent(1))},
-                    {"parameters", static_cast<double>(subset.size())}, {"seconds", clock.seconds()}};
+  report.results = {{"rows", static_cast<double>(kernel.extent(0))},
+                    {"columns", static_cast<double>(kernel.extent(1))},
+                    {"parameters", static_cast<double>(subset.size())},
+                    {"seconds", clock.seconds()}};
   write_tensor(f.output, "ntk", kernel, columns(subset));
-  fmt::print("{}: Θ {} (rows and columns: sample, class; class fastest), P = {}, {}\n", f.output, kernel.describe(), subset.size(),
-             format_duration(report.results["seconds"]));
+  fmt::print("{}: Θ {} (rows and columns: sample, class; class fastest), P = {}, {}\n", f.output, kernel.describe(),
+             subset.size(), format_duration(report.results["seconds"]));
   finish(report, f.common);
 }
 
@@ -144,9 +151,11 @@ void add_predict(CLI::App& app) {
 
 void add_jacobian(CLI::App& app) {
   auto f = std::make_shared<Flags>();
-  CLI::App* const c = app.add_subcommand("jacobian", "per-sample Jacobian [N, C, P] of the logits in a subset of the parameters");
+  CLI::App* const c =
+      app.add_subcommand("jacobian", "per-sample Jacobian [N, C, P] of the logits in a subset of the parameters");
   add_model_flags(*c, *f, true);
-  c->add_option("--subset", f->subset, "bn, head, bias, all, joined by +, or patterns over parameter names")->capture_default_str();
+  c->add_option("--subset", f->subset, "bn, head, bias, all, joined by +, or patterns over parameter names")
+      ->capture_default_str();
   add_common(*c, f->common);
   c->callback([f, c] { run_jacobian(*f, *c); });
 }
@@ -158,7 +167,8 @@ void add_ntk(CLI::App& app) {
   add_model_flags(*c, *f, true);
   c->add_option("--input2", f->second.input, "the second set, a tensor file; default: the first set again");
   c->add_option("--samples2", f->second.data.rules, "the second set, samples of the data set");
-  c->add_option("--subset", f->subset, "bn, head, bias, all, joined by +, or patterns over parameter names")->capture_default_str();
+  c->add_option("--subset", f->subset, "bn, head, bias, all, joined by +, or patterns over parameter names")
+      ->capture_default_str();
   add_common(*c, f->common);
   c->callback([f, c] {
     f->second.data.name = f->input.data.name;

@@ -66,7 +66,8 @@ void about_machine(const Flags& f, Report& report) {
   for (const auto& d : registered_datasets()) fmt::print(" {}", d.name);
   fmt::print("\nops            {} (--ops lists them)\n", registered_ops().size());
   if (f.ops)
-    for (const OpInfo* const op : registered_ops()) fmt::print("  {:<24} {:<52} {}\n", op->name, op->value, op->differential);
+    for (const OpInfo* const op : registered_ops())
+      fmt::print("  {:<24} {:<52} {}\n", op->name, op->value, op->differential);
 }
 
 }  // namespace

@@ -11,7 +11,8 @@ namespace {
 
 struct PretrainFlags {
   Common common;
-  DataFlags data{.name = "fashion-mnist", .rules = "0-29999 class:0-8"}, test{.name = "fashion-mnist", .rules = "class:0-8"};
+  DataFlags data{.name = "fashion-mnist", .rules = "0-29999 class:0-8"},
+      test{.name = "fashion-mnist", .rules = "class:0-8"};
   TrainFlags train;
   std::string output, architecture = "resnet20", shortcut = "B", stem;
   int64_t width = 0;
@@ -29,10 +30,14 @@ void run_pretrain(const PretrainFlags& f, const CLI::App& command) {
   for (size_t c = 0; c < counts.size(); c++)
     if (counts[c]) classes = static_cast<int64_t>(c) + 1;
 
-  ModelConfig config{.architecture = f.architecture, .classes = classes, .channels = data.channels(), .image_height = data.height(),
+  ModelConfig config{.architecture = f.architecture,
+                     .classes = classes,
+                     .channels = data.channels(),
+                     .image_height = data.height(),
                      .image_width = data.width()};
   if (f.width) config.options["width"] = std::to_string(f.width);
-  if (f.architecture == "resnet20" || f.architecture == "resnet32" || f.architecture == "resnet44" || f.architecture == "resnet56")
+  if (f.architecture == "resnet20" || f.architecture == "resnet32" || f.architecture == "resnet44" ||
+      f.architecture == "resnet56")
     config.options["shortcut"] = f.shortcut;
   if (!f.stem.empty()) config.options["stem"] = f.stem;
   Model model = make_model(config, f.common.seed);
@@ -43,9 +48,10 @@ void run_pretrain(const PretrainFlags& f, const CLI::App& command) {
   TrainConfig train_settings = train_config(f.train, f.common);
   train_settings.mode = Mode::train;
   for (const auto& [key, value] : train_settings.settings()) metadata["pretrain." + key] = value;
-  const Samples samples = to_samples(data, metadata, DType::float32), test_samples = to_samples(test, metadata, DType::float32);
-  const TrainResult result = train(*model, choose(*model, "all"), samples, train_settings, "pretrain " + model.config.architecture,
-                                   f.output + ".training.partial");
+  const Samples samples = to_samples(data, metadata, DType::float32),
+                test_samples = to_samples(test, metadata, DType::float32);
+  const TrainResult result = train(*model, choose(*model, "all"), samples, train_settings,
+                                   "pretrain " + model.config.architecture, f.output + ".training.partial");
   save_model(f.output, model, metadata);
   report.results["acc_test"] = accuracy(predict(*model, test_samples.inputs), test_samples.labels);
   report.results["seconds"] = result.seconds;
@@ -56,8 +62,9 @@ void run_pretrain(const PretrainFlags& f, const CLI::App& command) {
   }
   report.notes["sha256"] = sha256_of_file(f.output);
   put_data(report.data, "", f.data, data);
-  fmt::print("{}: {} on {} samples ({}), test accuracy {:.4f} on {} samples, {}\nsha256 {}\n", f.output, model.config.str(),
-             data.size(), f.data.rules, report.results["acc_test"], test.size(), format_duration(result.seconds), report.notes["sha256"]);
+  fmt::print("{}: {} on {} samples ({}), test accuracy {:.4f} on {} samples, {}\nsha256 {}\n", f.output,
+             model.config.str(), data.size(), f.data.rules, report.results["acc_test"], test.size(),
+             format_duration(result.seconds), report.notes["sha256"]);
   finish(report, f.common);
 }
 
@@ -73,7 +80,8 @@ void run_finetune(const FinetuneFlags& f, const CLI::App& command) {
   Report report = new_report(command);
   Checkpoint checkpoint = open_model(f.model, f.architecture);
   const Dataset data = load_samples(f.data, f.common, Part::train);
-  if (f.head != "keep") checkpoint.model = replace_head(checkpoint.model, data.classes(), head_rule(f.head), f.common.seed);
+  if (f.head != "keep")
+    checkpoint.model = replace_head(checkpoint.model, data.classes(), head_rule(f.head), f.common.seed);
   Module& model = *checkpoint.model;
   const Subset subset = choose(model, f.subset);
   TrainConfig train_settings = train_config(f.train, f.common);
@@ -98,9 +106,11 @@ void run_finetune(const FinetuneFlags& f, const CLI::App& command) {
   report.results["gradient_norm_relative"] = after.gradient_norm / before.gradient_norm;
   report.results["seconds"] = result.phase.seconds;
   put_data(report.data, "", f.data, data);
-  fmt::print("{}: n = {}, ρ = nλ = {:g}, accuracy on D {:.4f}, objective {:.4f} (θ0: {:.4f}), gradient norm {:.4f} ({:.4f} of θ0's), {}\n",
-             f.output, samples.size(), rho, report.results["acc_train"], after.value(), before.value(), after.gradient_norm,
-             report.results["gradient_norm_relative"], format_duration(result.phase.seconds));
+  fmt::print(
+      "{}: n = {}, ρ = nλ = {:g}, accuracy on D {:.4f}, objective {:.4f} (θ0: {:.4f}), gradient norm {:.4f} ({:.4f} of "
+      "θ0's), {}\n",
+      f.output, samples.size(), rho, report.results["acc_train"], after.value(), before.value(), after.gradient_norm,
+      report.results["gradient_norm_relative"], format_duration(result.phase.seconds));
   finish(report, f.common);
 }
 
@@ -117,12 +127,15 @@ void add_pretrain(CLI::App& app) {
   CLI::App* const c = app.add_subcommand("pretrain", "train a whole model on public data and save it");
   c->add_option("-o,--output", f->output, "the model file (.safetensors) to write")->required();
   c->add_option("--arch", f->architecture, "architecture (fastntk info lists them)")->capture_default_str();
-  c->add_option("--width", f->width, "channels of the first stage of a CIFAR ResNet; 0: its default")->capture_default_str();
-  c->add_option("--shortcut", f->shortcut, "A (slice and pad) or B (1×1 convolution) for CIFAR ResNets")->capture_default_str();
+  c->add_option("--width", f->width, "channels of the first stage of a CIFAR ResNet; 0: its default")
+      ->capture_default_str();
+  c->add_option("--shortcut", f->shortcut, "A (slice and pad) or B (1×1 convolution) for CIFAR ResNets")
+      ->capture_default_str();
   c->add_option("--stem", f->stem, "imagenet or cifar for ResNet-18 and larger");
   c->add_option("--data", f->data.name, "data set to train on")->capture_default_str();
   c->add_option("--samples", f->data.rules, "which samples of its training part")->capture_default_str();
-  c->add_option("--test-samples", f->test.rules, "which samples of its test part to report accuracy on")->capture_default_str();
+  c->add_option("--test-samples", f->test.rules, "which samples of its test part to report accuracy on")
+      ->capture_default_str();
   add_train_flags(*c, f->train);
   add_common(*c, f->common);
   c->callback([f, c] {
@@ -139,12 +152,15 @@ void add_finetune(CLI::App& app) {
   f->train.config.l2 = 1e-2;
   f->train.config.optimiser.nesterov = true;
   f->train.schedule = "power:2:0.1";
-  CLI::App* const c = app.add_subcommand("finetune", "tune a subset of the parameters on private data, batch norm in eval mode");
+  CLI::App* const c =
+      app.add_subcommand("finetune", "tune a subset of the parameters on private data, batch norm in eval mode");
   c->add_option("model", f->model, "the pre-trained model (.safetensors)")->required();
   c->add_option("-o,--output", f->output, "the model file to write; it keeps θ0 and all settings")->required();
   c->add_option("--arch", f->architecture, "architecture, for a checkpoint without our configuration");
-  c->add_option("--subset", f->subset, "bn, head, bias, all, joined by +, or patterns over parameter names")->capture_default_str();
-  c->add_option("--head", f->head, "the classifier at the start: keep, zero, keep-and-zero or keep-and-random (rows of new classes)")
+  c->add_option("--subset", f->subset, "bn, head, bias, all, joined by +, or patterns over parameter names")
+      ->capture_default_str();
+  c->add_option("--head", f->head,
+                "the classifier at the start: keep, zero, keep-and-zero or keep-and-random (rows of new classes)")
       ->capture_default_str();
   c->add_option("--data", f->data.name, "data set D")->capture_default_str();
   c->add_option("--samples", f->data.rules, "which samples of its training part")->capture_default_str();

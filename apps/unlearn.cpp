@@ -35,8 +35,13 @@ TrainConfig finetune_settings(const std::map<std::string, std::string>& m, const
   TrainConfig c;
   c.loss = text("loss");
   c.label_smoothing = number("label_smoothing");
-  c.optimiser = {.kind = text("optimiser"), .momentum = number("momentum"), .nesterov = text("nesterov") == "true",
-                 .beta1 = number("beta1"), .beta2 = number("beta2"), .epsilon = number("epsilon"), .weight_decay = number("weight_decay")};
+  c.optimiser = {.kind = text("optimiser"),
+                 .momentum = number("momentum"),
+                 .nesterov = text("nesterov") == "true",
+                 .beta1 = number("beta1"),
+                 .beta2 = number("beta2"),
+                 .epsilon = number("epsilon"),
+                 .weight_decay = number("weight_decay")};
   c.learning_rate = number("learning_rate");
   c.schedule = Schedule::parse(text("schedule"));
   c.epochs = static_cast<int64_t>(number("epochs"));
@@ -57,25 +62,29 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
   ExperimentConfig config;
   config.finetune = finetune_settings(m, f.model);
   config.subset = entry(m, "finetune.subset", f.model);
-  require_usage(config.finetune.l2 > 0, "{} was fine-tuned without an L2 term (--l2), so ρ = nλ = 0 and no closed form exists", f.model);
-  config.rules = f.rules.empty() ? std::vector<std::string>{config.finetune.loss == "ce" ? "newton-shift" : "shift"} : f.rules;
+  require_usage(config.finetune.l2 > 0,
+                "{} was fine-tuned without an L2 term (--l2), so ρ = nλ = 0 and no closed form exists", f.model);
+  config.rules =
+      f.rules.empty() ? std::vector<std::string>{config.finetune.loss == "ce" ? "newton-shift" : "shift"} : f.rules;
   config.oracle_seeds = f.oracle_seeds;
   config.mean_convention = f.convention == "mean";
   config.jacobian.memory = parse_bytes(f.common.memory);
   config.jacobian.title = "jacobian";
-  const DataFlags data_flags{.name = entry(m, "finetune.data.name", f.model), .rules = entry(m, "finetune.data.rules", f.model)};
+  const DataFlags data_flags{.name = entry(m, "finetune.data.name", f.model),
+                             .rules = entry(m, "finetune.data.rules", f.model)};
   Common data_common = f.common;
   data_common.seed = config.finetune.seed;  // the samples are those of fine-tuning, whatever today's seed
   const Dataset data = load_samples(data_flags, data_common, Part::train);
-  require(data.sha256() == entry(m, "finetune.data.sha256", f.model), "the data are not those that {} was fine-tuned on: their SHA-256 differs", f.model);
+  require(data.sha256() == entry(m, "finetune.data.sha256", f.model),
+          "the data are not those that {} was fine-tuned on: their SHA-256 differs", f.model);
   const Dataset test = load_samples({.name = data_flags.name, .rules = f.test_rules}, f.common, Part::test);
 
   const SafeTensors file = SafeTensors::load(f.model);
   const Tensor* const theta0 = file.find("fastntk.theta0");
   require(theta0 != nullptr, "{} has no tensor 'fastntk.theta0', where fine-tuning started", f.model);
   const Subset subset = choose(model, config.subset);
-  require(theta0->shape() == Shape{subset.size()} && theta0->dtype() == DType::float64, "{}: θ0 is {}, expected float64 [{}]", f.model,
-          theta0->describe(), subset.size());
+  require(theta0->shape() == Shape{subset.size()} && theta0->dtype() == DType::float64,
+          "{}: θ0 is {}, expected float64 [{}]", f.model, theta0->describe(), subset.size());
   Finetuned finetuned{.theta0 = *theta0, .theta_star = gather(model, subset)};
 
   ForgetTask task{.name = f.forget};
@@ -84,16 +93,16 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
   const auto counts = data.class_counts(), gone = data.subset(task.forget).class_counts();
   for (size_t c = 0; c < counts.size(); c++)
     if (counts[c] && gone[c] == counts[c]) task.forgotten_classes.push_back(static_cast<int64_t>(c));
-  fmt::print("forget {} of {} samples ({}), {} (P = {}), {}, ρ = nλ = {:g} ({} convention)\n", task.forget.size(), data.size(),
-             f.forget.empty() ? "none" : f.forget, config.subset, subset.size(), config.finetune.loss,
+  fmt::print("forget {} of {} samples ({}), {} (P = {}), {}, ρ = nλ = {:g} ({} convention)\n", task.forget.size(),
+             data.size(), f.forget.empty() ? "none" : f.forget, config.subset, subset.size(), config.finetune.loss,
              ridge_of(config.finetune, data.size()), f.convention);
   const Samples samples = to_samples(data, m, model.dtype()), test_samples = to_samples(test, m, model.dtype());
   Tensor theta;
   report.rows = run_tasks(model, finetuned, samples, test_samples, {task}, config, {}, &theta);
   fmt::print("{}", table(report.rows));
   for (const auto& s : report.rows.back().solves)
-    fmt::print("solve {}: {} with {} unknowns, relative residual {:.2e} after {} refinements, condition about {:.2e}\n", s.name,
-               s.representation, s.unknowns, s.relative_residual, s.refinement_steps, s.condition_estimate);
+    fmt::print("solve {}: {} with {} unknowns, relative residual {:.2e} after {} refinements, condition about {:.2e}\n",
+               s.name, s.representation, s.unknowns, s.relative_residual, s.refinement_steps, s.condition_estimate);
   if (!f.output.empty()) {
     scatter(model, subset, theta);
     m["unlearn.forget"] = f.forget;
@@ -113,16 +122,22 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
 
 void add_unlearn(CLI::App& app) {
   auto f = std::make_shared<UnlearnFlags>();
-  CLI::App* const c = app.add_subcommand("unlearn", "move a fine-tuned model to where it would be without some of its samples");
-  c->add_option("model", f->model, "a model written by `fastntk finetune`; its settings are in its metadata")->required();
-  c->add_option("--forget", f->forget, "which of its samples: class:9, random:0.1, ids:3,14, ids-file:PATH, …; empty: none");
+  CLI::App* const c =
+      app.add_subcommand("unlearn", "move a fine-tuned model to where it would be without some of its samples");
+  c->add_option("model", f->model, "a model written by `fastntk finetune`; its settings are in its metadata")
+      ->required();
+  c->add_option("--forget", f->forget,
+                "which of its samples: class:9, random:0.1, ids:3,14, ids-file:PATH, …; empty: none");
   c->add_option("--rule", f->rules,
-                "shift, solve, golatkar, golatkar-scaled; for cross-entropy also residual, newton-solve, newton-shift; relinearise:K alone "
+                "shift, solve, golatkar, golatkar-scaled; for cross-entropy also residual, newton-solve, newton-shift; "
+                "relinearise:K alone "
                 "or after another as RULE+relinearise:K. Default: shift, or newton-shift for cross-entropy");
-  c->add_option("--convention", f->convention, "ρ on the retain set: mean (n_r λ, as retraining has it) or sum (unchanged)")
+  c->add_option("--convention", f->convention,
+                "ρ on the retain set: mean (n_r λ, as retraining has it) or sum (unchanged)")
       ->check(CLI::IsMember({"mean", "sum"}))
       ->capture_default_str();
-  c->add_option("--oracle-seeds", f->oracle_seeds, "also retrain on the retain set: with the seed of fine-tuning and this many more; -1: not at all")
+  c->add_option("--oracle-seeds", f->oracle_seeds,
+                "also retrain on the retain set: with the seed of fine-tuning and this many more; -1: not at all")
       ->capture_default_str();
   c->add_option("--test-samples", f->test_rules, "which samples of the test part to measure on")->capture_default_str();
   c->add_option("-o,--output", f->output, "write the model after the last rule to this file");

@@ -1,5 +1,7 @@
-// How fast a ResNet runs: forward, Jacobian of the batch-norm parameters, full training step. One JSON line on standard output.
-//     bench_speed MODEL N WHAT THREADS [TILE]     MODEL resnet20 | resnet18c;  WHAT forward | jacobian | train; TILE samples per
+// How fast a ResNet runs: forward, Jacobian of the batch-norm parameters, full training step. One JSON line on standard
+// output.
+//     bench_speed MODEL N WHAT THREADS [TILE]     MODEL resnet20 | resnet18c;  WHAT forward | jacobian | train; TILE
+//     samples per
 // sweep of the Jacobian, by default what the library chooses
 // bench/torch_peer.py does the same with PyTorch; bench/run.sh runs both in turn.
 #include <cstdio>

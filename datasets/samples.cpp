@@ -5,7 +5,8 @@
 namespace fastntk {
 
 Samples select(const Samples& samples, const std::vector<int64_t>& positions) {
-  const int64_t n = static_cast<int64_t>(positions.size()), row = samples.size() ? samples.inputs.elements() / samples.size() : 0;
+  const int64_t n = static_cast<int64_t>(positions.size()),
+                row = samples.size() ? samples.inputs.elements() / samples.size() : 0;
   Samples out;
   const Shape image = samples.inputs.shape().slice(1, samples.inputs.rank());
   out.inputs = Tensor(Shape{n} + image, samples.inputs.dtype());

@@ -7,7 +7,8 @@
 
 namespace fastntk {
 
-/// inputs [n, H, W, channels] in the model's type, normalised; labels int64 [n]; ids [n] into the data set as published.
+/// inputs [n, H, W, channels] in the model's type, normalised; labels int64 [n]; ids [n] into the data set as
+/// published.
 struct Samples {
   Tensor inputs, labels;
   std::vector<int64_t> ids;

@@ -57,13 +57,14 @@ class Backend {
   virtual void gather(const Tensor& x, int axis, const Tensor& index, Tensor& out) const = 0;
   /// out[l, index[l, i, r], r] += x[l, i, r], in ascending order of i; `index` has been expanded to the shape of x.
   virtual void scatter_add(const Tensor& x, int axis, const Tensor& index, Tensor& out) const = 0;
-  // ---- convolution: x [..., N, H, W, C], w [..., 1 or N, O, I, kh, kw], y [..., N, OH, OW, O]; a stack of leading axes ----
+  // ---- convolution: x [..., N, H, W, C], w [..., 1 or N, O, I, kh, kw], y [..., N, OH, OW, O]; a stack of leading
+  // axes ----
   // ---- on either operand or on both ----
-  virtual void convolution(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const Tensor& x, const Tensor& w,
-                           Tensor& y) const = 0;
+  virtual void convolution(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const Tensor& x,
+                           const Tensor& w, Tensor& y) const = 0;
   /// The transposed map in x: dx from dy.
-  virtual void convolution_input_gradient(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const Tensor& dy,
-                                          const Tensor& w, Tensor& dx) const = 0;
+  virtual void convolution_input_gradient(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm,
+                                          const Tensor& dy, const Tensor& w, Tensor& dx) const = 0;
   /// The transposed map in w: dw [..., 1 or N, O, I, kh, kw]; with 1 the sum over samples, with N a gradient for each.
   virtual void convolution_weight_gradient(const ConvolutionShape& shape, const Tensor& x, const Tensor& dy,
                                            Tensor& dw) const = 0;
@@ -93,16 +94,16 @@ struct Backend::ChannelAffine {
 };
 
 /// For a stack of cotangents [K, N, positions, C] at that point: g = cotangent ⊙ [y > 0] (y null: g = cotangent);
-/// masked = g, dx = g ⊙ a, sum_g = Σ g and sum_gx = Σ g ⊙ (x − mean) over positions, [K, 1 or N, C], with 1 also over samples. What is
-/// null is not read or not computed.
+/// masked = g, dx = g ⊙ a, sum_g = Σ g and sum_gx = Σ g ⊙ (x − mean) over positions, [K, 1 or N, C], with 1 also over
+/// samples. What is null is not read or not computed.
 struct Backend::ChannelAffineTransposed {
   const Tensor& cotangent;
   const Tensor *y = nullptr, *x = nullptr, *mean = nullptr, *a = nullptr;
   Tensor *sum_g = nullptr, *sum_gx = nullptr, *masked = nullptr, *dx = nullptr;
 };
 
-/// dx = a ⊙ g + slope ⊙ (x − mean) + constant; a [1, C]; slope, constant [K, C]: the rest of the transpose of train mode, where mean
-/// and variance are functions of x.
+/// dx = a ⊙ g + slope ⊙ (x − mean) + constant; a [1, C]; slope, constant [K, C]: the rest of the transpose of train
+/// mode, where mean and variance are functions of x.
 struct Backend::ChannelAffineTransposedBatch {
   const Tensor& cotangent;
   const Tensor* y;

@@ -28,7 +28,8 @@ void install_interrupt_handler() {
 }
 bool interrupt_requested() { return interrupts != 0; }
 void check_interrupt() {
-  if (interrupt_requested()) throw Interrupted("interrupted; what was checkpointed is kept, and the same command continues from it");
+  if (interrupt_requested())
+    throw Interrupted("interrupted; what was checkpointed is kept, and the same command continues from it");
 }
 
 Progress::Progress(std::string title, int64_t total, std::string unit)
@@ -76,7 +77,8 @@ void Progress::set_quiet(bool value) { quiet = value; }
 std::string format_duration(double seconds) {
   if (seconds < 100) return fmt::format("{:.1f} s", seconds);
   const auto s = static_cast<int64_t>(seconds + 0.5);
-  return s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60) : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  return s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60)
+                  : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }
 
 std::string format_bytes(double bytes) {

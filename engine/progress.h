@@ -21,8 +21,8 @@ bool interrupt_requested();
 /// Throws Interrupted if it was requested.
 void check_interrupt();
 
-/// Progress of one piece of work on standard error: on a terminal one line that is rewritten, else a plain line every ten
-/// seconds. Calls may come from several threads.
+/// Progress of one piece of work on standard error: on a terminal one line that is rewritten, else a plain line every
+/// ten seconds. Calls may come from several threads.
 class Progress {
  public:
   /// `total` items of `unit` ("samples") will be done.

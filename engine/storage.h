@@ -63,8 +63,9 @@ class Storage {
   uint64_t version() const { return version_.load(std::memory_order_acquire); }
   void touch() { version_.fetch_add(1, std::memory_order_acq_rel); }
 
-  /// Returns what `make()` made for `key` from the present contents; makes it again after the contents changed. Threads that
-  /// come at once may each make it (make() may itself wait for threads, so no lock is held then); all get the same one.
+  /// Returns what `make()` made for `key` from the present contents; makes it again after the contents changed. Threads
+  /// that come at once may each make it (make() may itself wait for threads, so no lock is held then); all get the same
+  /// one.
   template <class T, class Make>
   std::shared_ptr<const T> derived(const std::string& key, Make&& make) {
     const uint64_t now = version();

@@ -21,11 +21,13 @@ Tensor augment(const Tensor& images, const Augmentation& a, const Random& random
     parallel_for(n, [&](int64_t i) {
       const uint64_t counter = 3 * (base + static_cast<uint64_t>(i));
       const bool flip = a.flip && random.uniform(counter) < 0.5;
-      const int64_t dy = random.below(2 * a.crop + 1, counter + 1) - a.crop, dx = random.below(2 * a.crop + 1, counter + 2) - a.crop;
+      const int64_t dy = random.below(2 * a.crop + 1, counter + 1) - a.crop,
+                    dx = random.below(2 * a.crop + 1, counter + 2) - a.crop;
       for (int64_t y = std::max<int64_t>(0, -dy); y < std::min(H, H - dy); y++)
         for (int64_t x = std::max<int64_t>(0, -dx); x < std::min(W, W - dx); x++) {
           const int64_t source = flip ? W - 1 - (x + dx) : x + dx;
-          std::memcpy(to + ((i * H + y) * W + x) * C, from + ((i * H + y + dy) * W + source) * C, static_cast<size_t>(C) * sizeof(T));
+          std::memcpy(to + ((i * H + y) * W + x) * C, from + ((i * H + y + dy) * W + source) * C,
+                      static_cast<size_t>(C) * sizeof(T));
         }
     });
   });

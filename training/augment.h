@@ -8,8 +8,9 @@
 namespace fastntk {
 
 struct Augmentation {
-  bool flip = false;   ///< mirrored left to right with probability ½
-  int64_t crop = 0;    ///< shifted by up to this many pixels each way; what enters is zero (the mean, after normalisation)
+  bool flip = false;  ///< mirrored left to right with probability ½
+  int64_t crop =
+      0;  ///< shifted by up to this many pixels each way; what enters is zero (the mean, after normalisation)
 };
 
 /// images [n, H, W, C]; image i is changed by the numbers (counter base + i) of `random` alone.

@@ -10,15 +10,15 @@ namespace {
 
 constexpr int64_t gradient_tile = 8;  // samples; part of what the bits depend on
 constexpr int64_t predict_tile = 8;
-constexpr int64_t wave = 32;          // tiles whose gradients are in memory at once
+constexpr int64_t wave = 32;  // tiles whose gradients are in memory at once
 
 struct TileGradient {
   double loss = 0;
   std::vector<Variable> leaves;
 };
 
-TileGradient tile_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs, const Tensor& labels,
-                           const Loss& loss, double smoothing, bool trace) {
+TileGradient tile_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs,
+                           const Tensor& labels, const Loss& loss, double smoothing, bool trace) {
   Tape tape(Tape::Options{.trace_non_finite = trace});
   const Pass pass = Pass::shared(model, subset, tape, mode);
   const Variable total = sum(loss.evaluate(model.forward(pass, inputs), labels, smoothing));
@@ -30,8 +30,8 @@ TileGradient tile_gradient(const Module& model, const Subset& subset, Mode mode,
 
 }  // namespace
 
-BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs, const Tensor& labels,
-                             const Loss& loss, double smoothing) {
+BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs,
+                             const Tensor& labels, const Loss& loss, double smoothing) {
   const int64_t n = inputs.extent(0), tile = mode == Mode::train ? n : gradient_tile, tiles = (n + tile - 1) / tile;
   const auto part = [&](const Tensor& t, int64_t i) { return t.slice(0, i * tile, std::min(n, (i + 1) * tile)); };
   BatchGradient out;
@@ -49,7 +49,8 @@ BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mod
         // Once more with a look at every value: the error names the op.
         const int64_t at = first + static_cast<int64_t>(i);
         tile_gradient(model, subset, mode, part(inputs, at), part(labels, at), loss, smoothing, true);
-        fail("the loss of a batch is {}, from values that were not finite before the first tuned parameter", results[i].loss);
+        fail("the loss of a batch is {}, from values that were not finite before the first tuned parameter",
+             results[i].loss);
       }
       for (size_t k = 0; k < results[i].leaves.size(); k++) {
         if (!results[i].leaves[k].defined()) continue;

@@ -20,7 +20,8 @@ void sgd(const OptimiserConfig& c, int64_t n, T* theta, const T* gradient, T* ve
 }
 
 template <class T>
-void adam(const OptimiserConfig& c, int64_t n, T* theta, const T* gradient, T* mean, T* square, double rate, int64_t steps) {
+void adam(const OptimiserConfig& c, int64_t n, T* theta, const T* gradient, T* mean, T* square, double rate,
+          int64_t steps) {
   const bool decoupled = c.kind == "adamw";
   const T decay = static_cast<T>(c.weight_decay), b1 = static_cast<T>(c.beta1), b2 = static_cast<T>(c.beta2);
   const double correction1 = 1 - std::pow(c.beta1, static_cast<double>(steps));
@@ -52,7 +53,8 @@ Optimiser::Optimiser(const OptimiserConfig& config, std::vector<Tensor> paramete
 }
 
 void Optimiser::step(const std::vector<Tensor>& gradients, double learning_rate) {
-  require(gradients.size() == parameters_.size(), "{} gradients for {} parameters", gradients.size(), parameters_.size());
+  require(gradients.size() == parameters_.size(), "{} gradients for {} parameters", gradients.size(),
+          parameters_.size());
   steps_++;
   for (size_t k = 0; k < parameters_.size(); k++) {
     Tensor& p = parameters_[k];
@@ -76,7 +78,8 @@ void Optimiser::step(const std::vector<Tensor>& gradients, double learning_rate)
 }
 
 void Optimiser::restore(const std::vector<Tensor>& state, int64_t steps) {
-  require(state.size() == state_.size(), "an optimiser's state of {} tensors, expected {}", state.size(), state_.size());
+  require(state.size() == state_.size(), "an optimiser's state of {} tensors, expected {}", state.size(),
+          state_.size());
   for (size_t i = 0; i < state.size(); i++) {
     require(state[i].shape() == state_[i].shape() && state[i].dtype() == state_[i].dtype(),
             "the optimiser's state {} is {}, expected {}", i, state[i].describe(), state_[i].describe());

@@ -13,7 +13,7 @@ struct OptimiserConfig {
   double momentum = 0.9;     ///< sgd
   bool nesterov = false;     ///< sgd
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;  ///< adam, adamw
-  double weight_decay = 0;   ///< factor of θ itself; see TrainConfig::l2 for decay towards the initial point
+  double weight_decay = 0;  ///< factor of θ itself; see TrainConfig::l2 for decay towards the initial point
 };
 
 /// Updates as in torch.optim: sgd  v ← μv + g, θ ← θ − lr (v, or g + μv with Nesterov); adam with bias correction.

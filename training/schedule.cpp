@@ -33,7 +33,8 @@ Parsed split(const std::string& text) {
     } catch (const std::exception&) {
       used = 0;
     }
-    require_usage(used == part.size() && used > 0 && std::isfinite(value), "schedule '{}': '{}' is not a number", text, part);
+    require_usage(used == part.size() && used > 0 && std::isfinite(value), "schedule '{}': '{}' is not a number", text,
+                  part);
     out.numbers.push_back(value);
   }
   return out;
@@ -51,7 +52,10 @@ Schedule Schedule::parse(const std::string& text) {
                      (p.kind == "step" && n.size() == 2 && n[0] >= 1 && n[1] > 0) ||
                      (p.kind == "power" && n.size() == 2 && n[0] >= 0 && n[1] >= 0 && n[1] < 1) ||
                      (p.kind == "cosine" && (n.empty() || (n.size() == 1 && n[0] >= 0 && n[0] < 1)));
-  require_usage(known, "a schedule is constant, step:PARTS:FACTOR, cosine, cosine:WARMUP, power:EXPONENT:WARMUP or one-cycle, got '{}'", text);
+  require_usage(
+      known,
+      "a schedule is constant, step:PARTS:FACTOR, cosine, cosine:WARMUP, power:EXPONENT:WARMUP or one-cycle, got '{}'",
+      text);
   return {text};
 }
 
@@ -60,14 +64,17 @@ double Schedule::rate(double peak, int64_t step, int64_t steps) const {
   const double t = static_cast<double>(step) / static_cast<double>(steps);
   // Multiplied first: 0.29 · 100 would round down to 28 whole parts.
   if (p.kind == "step")
-    return peak * std::pow(p.numbers[1], std::floor(p.numbers[0] * static_cast<double>(step) / static_cast<double>(steps)));
+    return peak *
+           std::pow(p.numbers[1], std::floor(p.numbers[0] * static_cast<double>(step) / static_cast<double>(steps)));
   if (p.kind == "cosine" || p.kind == "power") {
     const double warmup = p.numbers.empty() ? 0 : p.numbers.back();
-    if (t < warmup) return peak * std::min(1.0, (static_cast<double>(step) + 1) / (warmup * static_cast<double>(steps)));
+    if (t < warmup)
+      return peak * std::min(1.0, (static_cast<double>(step) + 1) / (warmup * static_cast<double>(steps)));
     const double u = (t - warmup) / (1 - warmup);
     return p.kind == "cosine" ? cosine(peak, 0, u) : peak * std::pow(1 - u, p.numbers[0]);
   }
-  if (p.kind == "one-cycle") return t < 0.3 ? cosine(peak / 25, peak, t / 0.3) : cosine(peak, peak / 250000, (t - 0.3) / 0.7);
+  if (p.kind == "one-cycle")
+    return t < 0.3 ? cosine(peak / 25, peak, t / 0.3) : cosine(peak, peak / 250000, (t - 0.3) / 0.7);
   return peak;
 }
 

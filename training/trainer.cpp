@@ -44,7 +44,8 @@ struct State {
     std::vector<std::pair<std::string, Tensor>> all;
     for (const auto& [name, p] : model.named_parameters()) all.emplace_back("parameter." + name, p->value);
     for (const auto& [name, b] : model.named_buffers()) all.emplace_back("buffer." + name, b->value);
-    for (size_t i = 0; i < optimiser.state().size(); i++) all.emplace_back(fmt::format("optimiser.{}", i), optimiser.state()[i]);
+    for (size_t i = 0; i < optimiser.state().size(); i++)
+      all.emplace_back(fmt::format("optimiser.{}", i), optimiser.state()[i]);
     all.emplace_back("theta0", theta0);
     return all;
   }
@@ -56,7 +57,8 @@ struct State {
                      {"step", std::to_string(step)},
                      {"optimiser_steps", std::to_string(optimiser.steps())}};
     file.tensors = tensors();
-    file.tensors.emplace_back("epoch_loss", Tensor::from<double>({static_cast<int64_t>(epoch_loss.size())}, epoch_loss));
+    file.tensors.emplace_back("epoch_loss",
+                              Tensor::from<double>({static_cast<int64_t>(epoch_loss.size())}, epoch_loss));
     file.save(path);
   }
 
@@ -67,7 +69,10 @@ struct State {
       require(it != file.metadata.end(), "{} is not a training checkpoint: its metadata have no '{}'", path, key);
       return it->second;
     };
-    require(meta("run") == run, "{} is the checkpoint of another run (another start, other settings, data or subset); remove it to start anew", path);
+    require(
+        meta("run") == run,
+        "{} is the checkpoint of another run (another start, other settings, data or subset); remove it to start anew",
+        path);
     const auto find = [&](const std::string& name) -> const Tensor& {
       const Tensor* const t = file.find(name);
       require(t != nullptr, "{} has no tensor '{}'", path, name);
@@ -75,8 +80,8 @@ struct State {
     };
     for (auto& [name, tensor] : tensors()) {
       const Tensor& saved = find(name);
-      require(saved.shape() == tensor.shape() && saved.dtype() == tensor.dtype(), "{}: '{}' is {}, expected {}", path, name,
-              saved.describe(), tensor.describe());
+      require(saved.shape() == tensor.shape() && saved.dtype() == tensor.dtype(), "{}: '{}' is {}, expected {}", path,
+              name, saved.describe(), tensor.describe());
       tensor.copy_from(saved);
     }
     optimiser.restore(optimiser.state(), std::stoll(meta("optimiser_steps")));
@@ -93,8 +98,8 @@ std::vector<Tensor> tuned(Module& model, const Subset& subset) {
 }
 
 // gradient of the mean loss over the batch, plus λ (θ − θ0).
-void regularise(std::vector<Tensor>& gradient, const Subset& subset, const std::vector<Tensor>& theta, const Tensor& theta0,
-                double scale, double l2) {
+void regularise(std::vector<Tensor>& gradient, const Subset& subset, const std::vector<Tensor>& theta,
+                const Tensor& theta0, double scale, double l2) {
   const double* const start = theta0.data<double>();
   for (size_t k = 0; k < gradient.size(); k++)
     for_floating(gradient[k].dtype(), "a gradient", [&](auto zero) {
@@ -130,14 +135,14 @@ std::map<std::string, std::string> TrainConfig::settings() const {
           {"seed", std::to_string(seed)}};
 }
 
-TrainResult train(Module& model, const Subset& subset, const Samples& samples, const TrainConfig& config, const std::string& title,
-                  const std::optional<std::string>& checkpoint) {
+TrainResult train(Module& model, const Subset& subset, const Samples& samples, const TrainConfig& config,
+                  const std::string& title, const std::optional<std::string>& checkpoint) {
   const int64_t n = samples.size();
   require(n > 0, "{}: there are no samples to train on", title);
   require_usage(config.epochs >= 1 && config.batch_size >= 1, "epochs and batch size must be at least 1, got {} and {}",
                 config.epochs, config.batch_size);
-  require_usage(config.learning_rate > 0 && std::isfinite(config.learning_rate), "the learning rate must be positive, got {}",
-                config.learning_rate);
+  require_usage(config.learning_rate > 0 && std::isfinite(config.learning_rate),
+                "the learning rate must be positive, got {}", config.learning_rate);
   require_usage(config.l2 >= 0, "the factor of the L2 term must not be negative, got {}", config.l2);
   Schedule::parse(config.schedule.text);
   const Loss& loss = find_loss(config.loss);
@@ -170,7 +175,8 @@ TrainResult train(Module& model, const Subset& subset, const Samples& samples, c
     optimiser.step(g.gradient, config.schedule.rate(config.learning_rate, step, steps));
     if (batch == 0) result.epoch_loss.push_back(0);
     result.epoch_loss.back() += g.loss / static_cast<double>(n);
-    progress.advance(to - from, fmt::format("epoch {}/{}, loss {:.4f}", epoch + 1, config.epochs, g.loss / static_cast<double>(to - from)));
+    progress.advance(to - from, fmt::format("epoch {}/{}, loss {:.4f}", epoch + 1, config.epochs,
+                                            g.loss / static_cast<double>(to - from)));
     if (checkpoint && (clock.seconds() - saved_at > checkpoint_interval || interrupt_requested())) {
       result.steps++;  // the step is done
       state.save(*checkpoint, run);

@@ -1,4 +1,5 @@
-// Training: pre-training of a whole model, fine-tuning of a subset, with checkpoints from which it continues to the same bits.
+// Training: pre-training of a whole model, fine-tuning of a subset, with checkpoints from which it continues to the
+// same bits.
 #pragma once
 #include <functional>
 #include <map>
@@ -27,7 +28,8 @@ struct TrainConfig {
   Mode mode = Mode::train;  ///< eval for fine-tuning: batch norm keeps its running statistics
   Augmentation augmentation;
   uint64_t seed = 0;  ///< of the order of the batches and of the augmentation
-  /// Stop after this many optimiser steps although the schedule goes on (0: never). For tests of a prefix of a long run.
+  /// Stop after this many optimiser steps although the schedule goes on (0: never). For tests of a prefix of a long
+  /// run.
   int64_t stop_after_steps = 0;
 
   /// Everything above as text, for metadata and for recognising a checkpoint.
@@ -41,10 +43,10 @@ struct TrainResult {
 };
 
 /// Trains the parameters of `subset` in place. With a checkpoint path, the state is saved there about every ten
-/// seconds and on an interrupt; if the file is there at the start and belongs to the same run (model at the start, settings, data, subset), training
-/// continues from it, to the bits that an uninterrupted run gives. The file is removed at the end.
-/// `title` names the run in its progress lines.
-TrainResult train(Module& model, const Subset& subset, const Samples& samples, const TrainConfig& config, const std::string& title,
-                  const std::optional<std::string>& checkpoint = {});
+/// seconds and on an interrupt; if the file is there at the start and belongs to the same run (model at the start,
+/// settings, data, subset), training continues from it, to the bits that an uninterrupted run gives. The file is
+/// removed at the end. `title` names the run in its progress lines.
+TrainResult train(Module& model, const Subset& subset, const Samples& samples, const TrainConfig& config,
+                  const std::string& title, const std::optional<std::string>& checkpoint = {});
 
 }  // namespace fastntk

@@ -49,7 +49,8 @@ struct Logits {
 class TaskRun {
  public:
   TaskRun(Module& model, const Subset& subset, const Finetuned& finetuned, const Samples& data, const Samples& test,
-          const ForgetTask& task, const ExperimentConfig& config, const LinearisedSet& linearised, const Phase& jacobian_phase)
+          const ForgetTask& task, const ExperimentConfig& config, const LinearisedSet& linearised,
+          const Phase& jacobian_phase)
       : model_(model),
         subset_(subset),
         finetuned_(finetuned),
@@ -64,7 +65,8 @@ class TaskRun {
     Positions kept;
     const auto labels = test.labels.to_vector<int64_t>();
     for (int64_t i = 0; i < test.size(); i++)
-      if (std::find(task.forgotten_classes.begin(), task.forgotten_classes.end(), labels[static_cast<size_t>(i)]) == task.forgotten_classes.end())
+      if (std::find(task.forgotten_classes.begin(), task.forgotten_classes.end(), labels[static_cast<size_t>(i)]) ==
+          task.forgotten_classes.end())
         kept.push_back(i);
     test_ = select(test, kept);
     scatter(model_, subset_, finetuned_.theta0);
@@ -107,12 +109,15 @@ class TaskRun {
       TrainConfig train = config_.finetune;
       train.seed += static_cast<uint64_t>(s);
       scatter(model_, subset_, finetuned_.theta0);
-      const std::string title = fmt::format("oracle {} ({}, {}, seed {})", task_.name, train.loss, config_.subset, train.seed);
+      const std::string title =
+          fmt::format("oracle {} ({}, {}, seed {})", task_.name, train.loss, config_.subset, train.seed);
       std::string file;
       if (!config_.checkpoints.empty()) {
-        file = fmt::format("{}/oracle-{}-{}-{}-{}.partial.safetensors", config_.checkpoints, task_.name, train.loss, config_.subset, train.seed);
-        std::replace_if(file.begin() + static_cast<long>(config_.checkpoints.size()) + 1, file.end(),
-                        [](char c) { return c == ':' || c == '+' || c == '*' || c == '/'; }, '_');
+        file = fmt::format("{}/oracle-{}-{}-{}-{}.partial.safetensors", config_.checkpoints, task_.name, train.loss,
+                           config_.subset, train.seed);
+        std::replace_if(
+            file.begin() + static_cast<long>(config_.checkpoints.size()) + 1, file.end(),
+            [](char c) { return c == ':' || c == '+' || c == '*' || c == '/'; }, '_');
       }
       Finetuned result = finetune(model_, subset_, retain_, train, title, file);
       result.phase.name = "retrain";
@@ -141,7 +146,8 @@ class TaskRun {
       JacobianOptions quiet = config_.jacobian;
       quiet.title.clear();
       extra.phases.push_back(measure("relinearise", [&] {
-        extra.relinearisations = relinearise(model_, subset_, retain_, loss_, rho_retain_, finetuned_.theta0, parsed.steps, quiet);
+        extra.relinearisations =
+            relinearise(model_, subset_, retain_, loss_, rho_retain_, finetuned_.theta0, parsed.steps, quiet);
       }));
     }
     ReportRow out = row(rule, gather(model_, subset_), config_.finetune.seed, extra.phases, true);
@@ -156,7 +162,8 @@ class TaskRun {
   }
 
   // Everything that is measured of θ.
-  ReportRow row(const std::string& name, const Tensor& theta, uint64_t seed, std::vector<Phase> phases, bool is_update) {
+  ReportRow row(const std::string& name, const Tensor& theta, uint64_t seed, std::vector<Phase> phases,
+                bool is_update) {
     scatter(model_, subset_, theta);
     last_theta_ = theta;
     const Logits now = logits_now();
@@ -164,7 +171,8 @@ class TaskRun {
     r.forget = task_.name, r.subset = config_.subset, r.loss = config_.finetune.loss, r.method = name;
     r.seed = seed, r.parameters = subset_.size(), r.rho = rho_;
     r.phases = std::move(phases);
-    const auto set = [&](const std::string& set_name, const Tensor& logits, const Tensor& reference, const Samples& samples) {
+    const auto set = [&](const std::string& set_name, const Tensor& logits, const Tensor& reference,
+                         const Samples& samples) {
       for (const char* const metric : {"acc_", "loss_", "js_", "activation_l1_"})
         if (!logits.defined()) {
           r.metrics[metric + set_name] = std::nan("");
@@ -186,8 +194,8 @@ class TaskRun {
     if (oracles_.empty())
       without_oracle(r, "weight_distance");
     else
-      r.metrics["weight_distance"] =
-          weight_distance(theta.to_vector<double>(), oracles_[0].theta.to_vector<double>(), finetuned_.theta_star.to_vector<double>());
+      r.metrics["weight_distance"] = weight_distance(theta.to_vector<double>(), oracles_[0].theta.to_vector<double>(),
+                                                     finetuned_.theta_star.to_vector<double>());
     const Objective o = objective(model_, subset_, retain_, loss_, rho_retain_, finetuned_.theta0);
     r.objective_retain = o.value();
     r.gradient_norm_retain = o.gradient_norm;
@@ -205,9 +213,12 @@ class TaskRun {
       const Tensor direction = Tensor::from<double>({subset_.size()}, delta);
       scatter(model_, subset_, finetuned_.theta_star);
       const auto error = [&](const Samples& s, const Tensor& logits) {
-        return s.size() ? linearisation_error(directional_derivative(model_, subset_, s.inputs, direction), logits) : std::nan("");
+        return s.size() ? linearisation_error(directional_derivative(model_, subset_, s.inputs, direction), logits)
+                        : std::nan("");
       };
-      r.linearisation_error = {{"forget", error(forget_, now.forget)}, {"retain", error(retain_, now.retain)}, {"test", error(test_, now.test)}};
+      r.linearisation_error = {{"forget", error(forget_, now.forget)},
+                               {"retain", error(retain_, now.retain)},
+                               {"test", error(test_, now.test)}};
     }
     return r;
   }
@@ -229,11 +240,12 @@ class TaskRun {
 
 }  // namespace
 
-Finetuned finetune(Module& model, const Subset& subset, const Samples& data, const TrainConfig& config, const std::string& title,
-                   const std::string& checkpoint) {
+Finetuned finetune(Module& model, const Subset& subset, const Samples& data, const TrainConfig& config,
+                   const std::string& title, const std::string& checkpoint) {
   Finetuned out{.theta0 = gather(model, subset)};
   out.phase = measure("finetune", [&] {
-    train(model, subset, data, config, title, checkpoint.empty() ? std::nullopt : std::optional<std::string>(checkpoint));
+    train(model, subset, data, config, title,
+          checkpoint.empty() ? std::nullopt : std::optional<std::string>(checkpoint));
   });
   out.theta_star = gather(model, subset);
   return out;
@@ -247,7 +259,8 @@ std::vector<ReportRow> run_tasks(Module& model, const Finetuned& finetuned, cons
   LinearisedSet linearised;
   // All rules are read before the first oracle is trained.
   bool closed_form = false;
-  for (const std::string& rule : config.rules) closed_form |= !parse_rule(rule, config.finetune.loss).closed_form.empty();
+  for (const std::string& rule : config.rules)
+    closed_form |= !parse_rule(rule, config.finetune.loss).closed_form.empty();
   Phase phase{.name = "jacobian"};
   if (closed_form)
     phase = measure("jacobian", [&] {

@@ -20,13 +20,13 @@ struct ForgetTask {
 
 struct ExperimentConfig {
   std::string subset = "bn+head";
-  TrainConfig finetune;             ///< its l2 is λ; ρ = nλ
-  std::vector<std::string> rules;   ///< closed forms, "relinearise:K" from θ*, or "RULE+relinearise:K"
+  TrainConfig finetune;            ///< its l2 is λ; ρ = nλ
+  std::vector<std::string> rules;  ///< closed forms, "relinearise:K" from θ*, or "RULE+relinearise:K"
   /// ρ on D_r: n_r λ, as retraining has it (mean), or nλ, as if ρ stayed when samples leave (sum).
   bool mean_convention = true;
-  int oracle_seeds = 0;             ///< oracles besides the one with the seed of fine-tuning; -1: none at all
+  int oracle_seeds = 0;  ///< oracles besides the one with the seed of fine-tuning; -1: none at all
   JacobianOptions jacobian;
-  std::string checkpoints;          ///< folder for the checkpoints of interrupted training; none if empty
+  std::string checkpoints;  ///< folder for the checkpoints of interrupted training; none if empty
 };
 
 /// ρ = nλ for the mean loss over n samples with ½λ‖θ−θ0‖².
@@ -37,14 +37,15 @@ struct Finetuned {
   Tensor theta0, theta_star;
   Phase phase;
 };
-Finetuned finetune(Module& model, const Subset& subset, const Samples& data, const TrainConfig& config, const std::string& title,
-                   const std::string& checkpoint);
+Finetuned finetune(Module& model, const Subset& subset, const Samples& data, const TrainConfig& config,
+                   const std::string& title, const std::string& checkpoint);
 
-/// Runs all tasks on one fine-tuned model. `model` holds θ* (and is left there); theta0 is where fine-tuning started. Rows per task: θ0,
-/// original, oracles (the seed of fine-tuning first: it is the reference), then the rules. `on_row` sees each row as it is ready;
-/// `last_theta` receives the parameters of the last one.
+/// Runs all tasks on one fine-tuned model. `model` holds θ* (and is left there); theta0 is where fine-tuning started.
+/// Rows per task: θ0, original, oracles (the seed of fine-tuning first: it is the reference), then the rules. `on_row`
+/// sees each row as it is ready; `last_theta` receives the parameters of the last one.
 std::vector<ReportRow> run_tasks(Module& model, const Finetuned& finetuned, const Samples& data, const Samples& test,
                                  const std::vector<ForgetTask>& tasks, const ExperimentConfig& config,
-                                 const std::function<void(const ReportRow&)>& on_row = {}, Tensor* last_theta = nullptr);
+                                 const std::function<void(const ReportRow&)>& on_row = {},
+                                 Tensor* last_theta = nullptr);
 
 }  // namespace fastntk

@@ -35,12 +35,12 @@ std::vector<std::string> closed_form_rules(const std::string& loss) {
 
 void check_rule(const std::string& rule, const std::string& loss) {
   const auto rules = closed_form_rules(loss);
-  require_usage(std::find(rules.begin(), rules.end(), rule) != rules.end(), "there is no update rule '{}' for the loss {}; there are {}", rule,
-                loss, fmt::join(rules, ", "));
+  require_usage(std::find(rules.begin(), rules.end(), rule) != rules.end(),
+                "there is no update rule '{}' for the loss {}; there are {}", rule, loss, fmt::join(rules, ", "));
 }
 
-FastNtk::FastNtk(const LinearisedSet& set, Positions forget, Tensor theta0, Tensor theta_star, const Loss& loss, double ridge,
-                 double retain_ridge, Representation representation)
+FastNtk::FastNtk(const LinearisedSet& set, Positions forget, Tensor theta0, Tensor theta_star, const Loss& loss,
+                 double ridge, double retain_ridge, Representation representation)
     : set_(set),
       forget_(std::move(forget)),
       retain_(complement(forget_, set.size())),
@@ -51,14 +51,17 @@ FastNtk::FastNtk(const LinearisedSet& set, Positions forget, Tensor theta0, Tens
       ridge_(ridge),
       retain_ridge_(retain_ridge),
       representation_(representation) {
-  require(set.rows.rank() == 3 && set.logits.rank() == 2 && set.rows.extent(0) == set.size() && set.logits.extent(0) == set.size() &&
-              set.rows.extent(1) == set.classes(),
-          "a linearised set needs rows [n, C, P], logits [n, C] and labels [n], got {}, {} and {}", set.rows.shape().str(),
-          set.logits.shape().str(), set.labels.shape().str());
-  require(retain_.size() + forget_.size() == all_.size(), "the forget set must be ascending positions in a set of {} samples", set.size());
-  require(!retain_.empty(), "nothing would be left: all {} samples are to be forgotten, so there is no retain set to solve for", set.size());
-  require(theta0_.shape() == Shape{set.parameters()} && theta_star_.shape() == theta0_.shape(), "θ0 {} and θ* {} for {} parameters",
-          theta0_.shape().str(), theta_star_.shape().str(), set.parameters());
+  require(set.rows.rank() == 3 && set.logits.rank() == 2 && set.rows.extent(0) == set.size() &&
+              set.logits.extent(0) == set.size() && set.rows.extent(1) == set.classes(),
+          "a linearised set needs rows [n, C, P], logits [n, C] and labels [n], got {}, {} and {}",
+          set.rows.shape().str(), set.logits.shape().str(), set.labels.shape().str());
+  require(retain_.size() + forget_.size() == all_.size(),
+          "the forget set must be ascending positions in a set of {} samples", set.size());
+  require(!retain_.empty(),
+          "nothing would be left: all {} samples are to be forgotten, so there is no retain set to solve for",
+          set.size());
+  require(theta0_.shape() == Shape{set.parameters()} && theta_star_.shape() == theta0_.shape(),
+          "θ0 {} and θ* {} for {} parameters", theta0_.shape().str(), theta_star_.shape().str(), set.parameters());
   for (const double r : {ridge, retain_ridge})
     require(r > 0 && std::isfinite(r), "the ridge ρ must be positive and finite, got {}", r);
 }
@@ -73,7 +76,8 @@ Tensor FastNtk::residuals(const Positions& s, Residual kind, bool from_theta0) c
   double* const out = r.mutable_data<double>();
   for (size_t i = 0; i < s.size(); i++)
     for (int64_t c = 0; c < C; c++)
-      out[static_cast<int64_t>(i) * C + c] = (c == labels[static_cast<size_t>(s[i])] ? 1.0 : 0.0) - p[static_cast<size_t>(s[i] * C + c)];
+      out[static_cast<int64_t>(i) * C + c] =
+          (c == labels[static_cast<size_t>(s[i])] ? 1.0 : 0.0) - p[static_cast<size_t>(s[i] * C + c)];
   if (!from_theta0) return r;
   return combine(r, -1, rows_times(set_, s, combine(theta0_, -1, theta_star_)));
 }
@@ -102,7 +106,8 @@ Update FastNtk::golatkar_scaled() {
   Update out = shift("golatkar-scaled", Residual::squared, false);
   if (forget_.empty()) return out;
   const Tensor delta = combine(out.theta, -1, theta_star_);
-  const Tensor e = combine(combine(theta_star_, -1, theta0_), -1, retain_system().solve_rows(residuals(retain_, Residual::squared, false)));
+  const Tensor e = combine(combine(theta_star_, -1, theta0_), -1,
+                           retain_system().solve_rows(residuals(retain_, Residual::squared, false)));
   const double c = cosine(delta.to_vector<double>(), e.to_vector<double>()), length = norm_of(delta);
   out.scale = length > 0 ? 1 + 2 * std::abs(c) * norm_of(e) / length : 1;
   out.theta = combine(theta_star_, out.scale, delta);
@@ -123,14 +128,16 @@ Tensor FastNtk::newton(const Positions& s, double ridge, const Tensor& start, co
   const auto objective_at = [&](const Tensor& theta, const Tensor& f) {
     const double* const p = f.data<double>();
     double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += loss_.value(p + i * C, C, labels[static_cast<size_t>(s[static_cast<size_t>(i)])]);
+    for (int64_t i = 0; i < n; i++)
+      sum += loss_.value(p + i * C, C, labels[static_cast<size_t>(s[static_cast<size_t>(i)])]);
     const double away = norm_of(combine(theta, -1, theta0_));
     return sum + 0.5 * ridge * away * away;
   };
   const auto gradient_at = [&](const Tensor& theta, const Tensor& f) {
     Tensor g({n, C}, DType::float64);
     for (int64_t i = 0; i < n; i++)
-      loss_.gradient(f.data<double>() + i * C, C, labels[static_cast<size_t>(s[static_cast<size_t>(i)])], g.mutable_data<double>() + i * C);
+      loss_.gradient(f.data<double>() + i * C, C, labels[static_cast<size_t>(s[static_cast<size_t>(i)])],
+                     g.mutable_data<double>() + i * C);
     return combine(transposed_rows_times(set_, s, g), ridge, combine(theta, -1, theta0_));
   };
 
@@ -150,7 +157,8 @@ Tensor FastNtk::newton(const Positions& s, double ridge, const Tensor& start, co
     const Tensor direction = system.solve(gradient);
     report.solves.push_back(system.report());
     double slope = 0;
-    for (int64_t i = 0; i < direction.elements(); i++) slope += direction.data<double>()[i] * gradient.data<double>()[i];
+    for (int64_t i = 0; i < direction.elements(); i++)
+      slope += direction.data<double>()[i] * gradient.data<double>()[i];
     double t = 1;
     for (;; t /= 2) {
       const Tensor next = combine(theta, -t, direction), next_f = logits_at(next);
@@ -160,12 +168,14 @@ Tensor FastNtk::newton(const Positions& s, double ridge, const Tensor& start, co
         theta = next, f = next_f, value = next_value;
         break;
       }
-      require(t > 1e-10, "Newton's method on {} found no step that lowers the objective {} at gradient norm {}", name, value, length);
+      require(t > 1e-10, "Newton's method on {} found no step that lowers the objective {} at gradient norm {}", name,
+              value, length);
     }
     step.step_length = t;
     report.newton.push_back(step);
   }
-  fail("Newton's method on {} did not reach a gradient norm of {} times its start in {} steps", name, newton_tolerance, newton_limit);
+  fail("Newton's method on {} did not reach a gradient norm of {} times its start in {} steps", name, newton_tolerance,
+       newton_limit);
 }
 
 Update FastNtk::update(const std::string& rule) {
@@ -186,22 +196,27 @@ Update FastNtk::update(const std::string& rule) {
   }
   if (!newton_full_) newton_full_ = newton(all_, ridge_, theta_star_, "D", out);
   if (!newton_retain_) newton_retain_ = newton(retain_, retain_ridge_, *newton_full_, "D_r", out);
-  out.theta = rule == "newton-solve" ? newton_retain_->clone() : combine(theta_star_, 1, combine(*newton_retain_, -1, *newton_full_));
+  out.theta = rule == "newton-solve" ? newton_retain_->clone()
+                                     : combine(theta_star_, 1, combine(*newton_retain_, -1, *newton_full_));
   return out;
 }
 
-// Δ = −P_r J_fᵀ M V with P_r = I − J_rᵀ(Θ_rr+ρI)⁻¹J_r, M = (Θ_ff + ρI − Θ_fr(Θ_rr+ρI)⁻¹Θ_rf)⁻¹, V = r_f − Θ_fr(Θ_rr+ρI)⁻¹r_r.
+// Δ = −P_r J_fᵀ M V with P_r = I − J_rᵀ(Θ_rr+ρI)⁻¹J_r, M = (Θ_ff + ρI − Θ_fr(Θ_rr+ρI)⁻¹Θ_rf)⁻¹, V = r_f −
+// Θ_fr(Θ_rr+ρI)⁻¹r_r.
 Tensor FastNtk::one_shot_delta() {
   if (forget_.empty()) return Tensor::zeros(theta0_.shape(), DType::float64);
   RidgeSystem dual(set_, retain_, ridge_, Representation::dual, "D_r dual");
   const int64_t C = set_.classes(), m = static_cast<int64_t>(forget_.size()) * C;
-  const auto project = [&](const Tensor& v) { return combine(v, -1, dual.solve_rows(rows_times(set_, retain_, v))); };  // P_r v
+  const auto project = [&](const Tensor& v) {
+    return combine(v, -1, dual.solve_rows(rows_times(set_, retain_, v)));
+  };  // P_r v
   // Schur complement S = Θ_ff − Θ_fr(Θ_rr+ρI)⁻¹Θ_rf = J_f P_r J_fᵀ, a column per forgotten row.
   Tensor schur({m, m}, DType::float64);
   for (int64_t k = 0; k < m; k++) {
     Tensor unit = Tensor::zeros({static_cast<int64_t>(forget_.size()), C}, DType::float64);
     unit.mutable_data<double>()[k] = 1;
-    schur.select(1, k).copy_from(rows_times(set_, forget_, project(transposed_rows_times(set_, forget_, unit))).reshape({m}));
+    schur.select(1, k).copy_from(
+        rows_times(set_, forget_, project(transposed_rows_times(set_, forget_, unit))).reshape({m}));
   }
   const Tensor v = combine(residuals(forget_, Residual::squared, true), -1,
                            rows_times(set_, forget_, dual.solve_rows(residuals(retain_, Residual::squared, true))));

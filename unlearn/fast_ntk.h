@@ -1,5 +1,6 @@
-// Fast-NTK: the closed-form update of the tuned parameters that forgets D_f (arXiv 2312.14923, restricted to a PEFT subset;
-// docs/mathematics.md derives every rule). θ* was fine-tuned from θ0 on D = D_r ∪ D_f with ½ρ‖θ − θ0‖² added to the summed loss.
+// Fast-NTK: the closed-form update of the tuned parameters that forgets D_f (arXiv 2312.14923, restricted to a PEFT
+// subset; docs/mathematics.md derives every rule). θ* was fine-tuned from θ0 on D = D_r ∪ D_f with ½ρ‖θ − θ0‖² added to
+// the summed loss.
 #pragma once
 #include <map>
 #include <optional>
@@ -15,9 +16,9 @@ namespace fastntk {
 ///   solve            θ_lin(D_r)
 ///   golatkar         as shift, with the residual at θ* in place of θ0 (Golatkar et al. 2020)
 ///   golatkar-scaled  golatkar times their trapezium scale 1 + 2|c|‖e‖/‖δ‖
-///   residual         as shift, with the softmax residual onehot − softmax(f) and the identity as Hessian (cross-entropy)
-///   newton-solve     θ_newton(D_r), the optimum of the linearised model under the loss itself (cross-entropy)
-///   newton-shift     θ* + θ_newton(D_r) − θ_newton(D) (cross-entropy)
+///   residual         as shift, with the softmax residual onehot − softmax(f) and the identity as Hessian
+///   (cross-entropy) newton-solve     θ_newton(D_r), the optimum of the linearised model under the loss itself
+///   (cross-entropy) newton-shift     θ* + θ_newton(D_r) − θ_newton(D) (cross-entropy)
 std::vector<std::string> closed_form_rules(const std::string& loss);
 /// UsageError that lists them unless `rule` is one of them.
 void check_rule(const std::string& rule, const std::string& loss);
@@ -35,18 +36,20 @@ struct Update {
   std::vector<NewtonStep> newton;  ///< of the last Newton iteration
 };
 
-/// All rules for one forget set; Gram matrices and factors are made once and shared. P ≤ |S|·C decides between primal and
-/// dual for each set unless `representation` says otherwise (newton is primal).
+/// All rules for one forget set; Gram matrices and factors are made once and shared. P ≤ |S|·C decides between primal
+/// and dual for each set unless `representation` says otherwise (newton is primal).
 class FastNtk {
  public:
-  /// `set` is D linearised at θ*; `forget` are positions in it, ascending. theta0, theta_star [P] float64; ridges ρ > 0 on D and on
-  /// D_r: equal (the `sum` convention, ρ fixed when samples leave), or nλ and n_r λ (`mean`). Error when the retain set would be empty.
+  /// `set` is D linearised at θ*; `forget` are positions in it, ascending. theta0, theta_star [P] float64; ridges ρ > 0
+  /// on D and on D_r: equal (the `sum` convention, ρ fixed when samples leave), or nλ and n_r λ (`mean`). Error when
+  /// the retain set would be empty.
   FastNtk(const LinearisedSet& set, Positions forget, Tensor theta0, Tensor theta_star, const Loss& loss, double ridge,
           double retain_ridge, Representation representation = Representation::automatic);
 
   /// θ after forgetting. With D_f = ∅ every shift is exactly zero.
   Update update(const std::string& rule);
-  /// Δ of `shift` in the one-shot form −P_r J_fᵀ M V of the paper, by dual systems, ρ equal on both sides; for cross-checks.
+  /// Δ of `shift` in the one-shot form −P_r J_fᵀ M V of the paper, by dual systems, ρ equal on both sides; for
+  /// cross-checks.
   Tensor one_shot_delta();
 
   const Positions& forget() const { return forget_; }

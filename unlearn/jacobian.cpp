@@ -12,8 +12,8 @@
 namespace fastntk {
 namespace {
 
-// Cotangents of the largest layer for a whole tile: enough samples that the weights of deep layers are read for several of
-// them, few enough that memory stays small (bench/run.sh shows both).
+// Cotangents of the largest layer for a whole tile: enough samples that the weights of deep layers are read for several
+// of them, few enough that memory stays small (bench/run.sh shows both).
 constexpr double layer_bytes = 5.5 * (1 << 20);
 constexpr int64_t derivative_tile = 4;
 
@@ -39,19 +39,23 @@ void store(const Variable& cotangent, const Subset::Entry& entry, int64_t from, 
     T* const out = rows.mutable_data<T>() + entry.offset;
     for (int64_t k = 0; k < K; k++)
       for (int64_t n = 0; n < count; n++)
-        std::memcpy(out + (n * C + from + k) * P, source + (k * count + n) * length, static_cast<size_t>(length) * sizeof(T));
+        std::memcpy(out + (n * C + from + k) * P, source + (k * count + n) * length,
+                    static_cast<size_t>(length) * sizeof(T));
   });
 }
 
 void check_inputs(const Module& model, const Subset& subset, const Tensor& inputs) {
-  require(inputs.rank() >= 2 && inputs.extent(0) > 0, "a Jacobian needs inputs [n, …] with n > 0, got {}", inputs.shape().str());
-  require(inputs.dtype() == model.dtype(), "the inputs are {}, the model is {}", name_of(inputs.dtype()), name_of(model.dtype()));
+  require(inputs.rank() >= 2 && inputs.extent(0) > 0, "a Jacobian needs inputs [n, …] with n > 0, got {}",
+          inputs.shape().str());
+  require(inputs.dtype() == model.dtype(), "the inputs are {}, the model is {}", name_of(inputs.dtype()),
+          name_of(model.dtype()));
   require(subset.size() > 0, "a Jacobian in no parameters");
 }
 
 }  // namespace
 
-JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options) {
+JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tensor& inputs,
+                           const JacobianOptions& options) {
   check_inputs(model, subset, inputs);
   // One sample through the model says how large its layers are.
   Tape tape;
@@ -66,7 +70,8 @@ JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tens
 
   JacobianPlan plan;
   plan.outputs = f.extent(1);
-  // At the widest point of a sweep: the cotangents of a block's input, its output, a residual and the one being made; the leaves' cotangents; the rows handed out.
+  // At the widest point of a sweep: the cotangents of a block's input, its output, a residual and the one being made;
+  // the leaves' cotangents; the rows handed out.
   const auto bytes = [&](int64_t tile, int64_t classes) {
     const double stack = static_cast<double>(classes);
     return static_cast<double>(tile) * (saved + stack * (4 * layer + row) + static_cast<double>(plan.outputs) * row);
@@ -76,8 +81,10 @@ JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tens
   plan.classes = options.classes ? std::min(options.classes, plan.outputs) : std::min<int64_t>(plan.outputs, 16);
   if (budget > 0 && !options.classes)
     while (plan.classes > 1 && bytes(least, plan.classes) > budget) plan.classes = (plan.classes + 1) / 2;
-  plan.tile = options.tile ? options.tile
-                           : std::clamp<int64_t>(static_cast<int64_t>(layer_bytes / (layer * static_cast<double>(plan.classes))), 1, 64);
+  plan.tile =
+      options.tile
+          ? options.tile
+          : std::clamp<int64_t>(static_cast<int64_t>(layer_bytes / (layer * static_cast<double>(plan.classes))), 1, 64);
   if (budget > 0 && !options.tile)
     while (plan.tile > 1 && bytes(plan.tile, plan.classes) > budget) plan.tile /= 2;
   plan.tile = std::min(plan.tile, inputs.extent(0));
@@ -85,9 +92,10 @@ JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tens
   // A tile or a number of classes that was asked for is kept.
   const double smallest = std::ceil(bytes(least, options.classes ? plan.classes : 1) * thread_count());
   if (budget > 0 && bytes(plan.tile, plan.classes) > budget)
-    throw UsageError(fmt::format("a Jacobian of this model does not fit into {} on {} threads; the smallest budget that does is {} bytes ({})",
-                                 format_bytes(static_cast<double>(options.memory)), thread_count(), static_cast<size_t>(smallest),
-                                 format_bytes(smallest)));
+    throw UsageError(fmt::format(
+        "a Jacobian of this model does not fit into {} on {} threads; the smallest budget that does is {} bytes ({})",
+        format_bytes(static_cast<double>(options.memory)), thread_count(), static_cast<size_t>(smallest),
+        format_bytes(smallest)));
   return plan;
 }
 
@@ -134,7 +142,8 @@ Jacobian jacobian(const Module& model, const Subset& subset, const Tensor& input
   return out;
 }
 
-DirectionalDerivative directional_derivative(const Module& model, const Subset& subset, const Tensor& inputs, const Tensor& v) {
+DirectionalDerivative directional_derivative(const Module& model, const Subset& subset, const Tensor& inputs,
+                                             const Tensor& v) {
   check_inputs(model, subset, inputs);
   require(v.shape() == Shape{subset.size()}, "a direction of {} parameters, got {}", subset.size(), v.shape().str());
   const Tensor direction = v.to(inputs.dtype());
@@ -143,12 +152,14 @@ DirectionalDerivative directional_derivative(const Module& model, const Subset& 
   parallel_for(tiles, [&](int64_t i) {
     Tape tape;
     const Pass pass = Pass::shared(model, subset, tape);
-    const Variable f = model.forward(pass, inputs.slice(0, i * derivative_tile, std::min(n, (i + 1) * derivative_tile)));
+    const Variable f =
+        model.forward(pass, inputs.slice(0, i * derivative_tile, std::min(n, (i + 1) * derivative_tile)));
     std::vector<std::pair<Variable, Variable>> tangents;
     for (size_t k = 0; k < subset.entries.size(); k++) {
       const auto& e = subset.entries[k];
-      tangents.emplace_back(pass.leaves()[k],
-                            direction.slice(0, e.offset, e.offset + e.shape.elements()).reshape(pass.leaves()[k].shape()));
+      tangents.emplace_back(
+          pass.leaves()[k],
+          direction.slice(0, e.offset, e.offset + e.shape.elements()).reshape(pass.leaves()[k].shape()));
     }
     const Variable d = f.active() ? tape.jvp(tangents, f) : Variable{};
     logits[static_cast<size_t>(i)] = f.value;

@@ -10,26 +10,31 @@
 namespace fastntk {
 
 struct JacobianOptions {
-  /// Bytes that the sweeps may use on top of the model, the inputs and the result; 0: no limit. The plan adapts, the bits do not change.
+  /// Bytes that the sweeps may use on top of the model, the inputs and the result; 0: no limit. The plan adapts, the
+  /// bits do not change.
   size_t memory = 0;
   int64_t tile = 0;     ///< samples per sweep; 0: chosen from the size of the layers, so that they stay in cache
   int64_t classes = 0;  ///< cotangents per sweep; 0: all, unless memory forbids
   std::string title;    ///< of the progress lines; none if empty
 };
 
-/// How the sweeps will run. Error naming the smallest budget that would do when `memory` is too small for one sample and class.
+/// How the sweeps will run. Error naming the smallest budget that would do when `memory` is too small for one sample
+/// and class.
 struct JacobianPlan {
   int64_t tile = 1, classes = 1;
-  int64_t outputs = 0;         ///< C, logits per sample
+  int64_t outputs = 0;          ///< C, logits per sample
   size_t bytes_per_thread = 0;  ///< estimate
 };
-JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options);
+JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tensor& inputs,
+                           const JacobianOptions& options);
 
 /// What a sweep hands out: samples [first, first + count), logits [count, C], rows [count, C, P] in the model's type.
 using RowSink = std::function<void(int64_t first, const Tensor& logits, const Tensor& rows)>;
 
-/// Runs the sweeps over inputs [n, H, W, channels], tiles spread over the threads; `sink` is called from them, once per tile.
-void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options, const RowSink& sink);
+/// Runs the sweeps over inputs [n, H, W, channels], tiles spread over the threads; `sink` is called from them, once per
+/// tile.
+void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options,
+                   const RowSink& sink);
 
 /// logits [n, C] and rows [n, C, P]: row (i, c) is ∂f_c(x_i)/∂θ, columns in the order of the subset.
 struct Jacobian {
@@ -41,6 +46,7 @@ Jacobian jacobian(const Module& model, const Subset& subset, const Tensor& input
 struct DirectionalDerivative {
   Tensor logits, derivative;
 };
-DirectionalDerivative directional_derivative(const Module& model, const Subset& subset, const Tensor& inputs, const Tensor& v);
+DirectionalDerivative directional_derivative(const Module& model, const Subset& subset, const Tensor& inputs,
+                                             const Tensor& v);
 
 }  // namespace fastntk

@@ -30,8 +30,9 @@ double log_sum_exp(const double* x, int64_t classes) {
 }
 
 void check_same(const Tensor& p, const Tensor& q) {
-  require(p.rank() == 2 && p.shape() == q.shape(), "two models are compared on the same samples and classes, got logits {} and {}",
-          p.shape().str(), q.shape().str());
+  require(p.rank() == 2 && p.shape() == q.shape(),
+          "two models are compared on the same samples and classes, got logits {} and {}", p.shape().str(),
+          q.shape().str());
 }
 
 }  // namespace
@@ -42,7 +43,9 @@ double accuracy(const Tensor& logits, const Tensor& labels) {
   const auto label = labels.to_vector<int64_t>();
   const int64_t classes = logits.extent(1);
   int64_t right = 0;
-  for_rows(logits, [&](int64_t n, const double* x) { right += std::max_element(x, x + classes) - x == label[static_cast<size_t>(n)]; });
+  for_rows(logits, [&](int64_t n, const double* x) {
+    right += std::max_element(x, x + classes) - x == label[static_cast<size_t>(n)];
+  });
   return static_cast<double>(right) / static_cast<double>(logits.extent(0));
 }
 
@@ -51,7 +54,9 @@ double mean_cross_entropy(const Tensor& logits, const Tensor& labels) {
   if (logits.extent(0) == 0) return undefined;
   const auto label = labels.to_vector<int64_t>();
   double sum = 0;
-  for_rows(logits, [&](int64_t n, const double* x) { sum += log_sum_exp(x, logits.extent(1)) - x[label[static_cast<size_t>(n)]]; });
+  for_rows(logits, [&](int64_t n, const double* x) {
+    sum += log_sum_exp(x, logits.extent(1)) - x[label[static_cast<size_t>(n)]];
+  });
   return sum / static_cast<double>(logits.extent(0));
 }
 

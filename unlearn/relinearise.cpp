@@ -12,8 +12,8 @@ constexpr int damping_limit = 20;
 
 }  // namespace
 
-std::vector<RelineariseStep> relinearise(Module& model, const Subset& subset, const Samples& retain, const Loss& loss, double ridge,
-                                         const Tensor& theta0, int k, const JacobianOptions& options) {
+std::vector<RelineariseStep> relinearise(Module& model, const Subset& subset, const Samples& retain, const Loss& loss,
+                                         double ridge, const Tensor& theta0, int k, const JacobianOptions& options) {
   require_usage(k >= 1, "relinearise needs at least one step, got {}", k);
   std::vector<RelineariseStep> steps;
   for (int i = 0; i < k; i++) {
@@ -27,7 +27,8 @@ std::vector<RelineariseStep> relinearise(Module& model, const Subset& subset, co
     for (int64_t n = 0; n < set.size(); n++)
       loss.gradient(f.data<double>() + n * C, C, retain.labels.data<int64_t>()[n], g.mutable_data<double>() + n * C);
     Tensor gradient = transposed_rows_times(set, all, g);
-    for (int64_t p = 0; p < P; p++) gradient.mutable_data<double>()[p] += ridge * (theta.data<double>()[p] - theta0.data<double>()[p]);
+    for (int64_t p = 0; p < P; p++)
+      gradient.mutable_data<double>()[p] += ridge * (theta.data<double>()[p] - theta0.data<double>()[p]);
     const SymmetricMatrix gram = weighted_gram(set, all, loss, f);
 
     RelineariseStep step{.objective_before = before.value(), .gradient_norm_before = before.gradient_norm};
@@ -55,7 +56,8 @@ std::vector<RelineariseStep> relinearise(Module& model, const Subset& subset, co
 }
 
 double linearisation_error(const DirectionalDerivative& at_star, const Tensor& logits) {
-  const auto now = logits.to(DType::float64).to_vector<double>(), star = at_star.logits.to(DType::float64).to_vector<double>();
+  const auto now = logits.to(DType::float64).to_vector<double>(),
+             star = at_star.logits.to(DType::float64).to_vector<double>();
   const auto predicted = at_star.derivative.to(DType::float64).to_vector<double>();
   double error = 0, size = 0;
   for (size_t i = 0; i < now.size(); i++) {

@@ -19,14 +19,15 @@ struct RelineariseStep {
   SolveReport solve;
 };
 
-/// k times: J and f on D_r at θ; minimise the quadratic model with μ‖θ' − θ‖²/2 added, curvature Λ of the loss; accept if the
-/// true objective falls, else raise μ fourfold. μ starts at 0: the rule needs no setting. θ is that of `model`, which is left
-/// at the result. theta0 [P] float64; ridge ρ.
-std::vector<RelineariseStep> relinearise(Module& model, const Subset& subset, const Samples& retain, const Loss& loss, double ridge,
-                                         const Tensor& theta0, int k, const JacobianOptions& options);
+/// k times: J and f on D_r at θ; minimise the quadratic model with μ‖θ' − θ‖²/2 added, curvature Λ of the loss; accept
+/// if the true objective falls, else raise μ fourfold. μ starts at 0: the rule needs no setting. θ is that of `model`,
+/// which is left at the result. theta0 [P] float64; ridge ρ.
+std::vector<RelineariseStep> relinearise(Module& model, const Subset& subset, const Samples& retain, const Loss& loss,
+                                         double ridge, const Tensor& theta0, int k, const JacobianOptions& options);
 
-/// ‖f(θ) − f_lin(θ)‖ / ‖J(θ − θ*)‖ on some inputs: how far the linear model errs, relative to what it predicts. `at_star` is f and
-/// J(θ − θ*) at θ* (one JVP), `logits` are f(θ). 0 when θ = θ*, i.e. when the prediction is zero and true.
+/// ‖f(θ) − f_lin(θ)‖ / ‖J(θ − θ*)‖ on some inputs: how far the linear model errs, relative to what it predicts.
+/// `at_star` is f and J(θ − θ*) at θ* (one JVP), `logits` are f(θ). 0 when θ = θ*, i.e. when the prediction is zero and
+/// true.
 double linearisation_error(const DirectionalDerivative& at_star, const Tensor& logits);
 
 }  // namespace fastntk

@@ -23,7 +23,10 @@ void put(json& object, const std::string& key, double value, const std::string& 
 }
 
 json to_json(const SolveReport& s) {
-  json j = {{"name", s.name}, {"representation", s.representation}, {"unknowns", s.unknowns}, {"rho", s.ridge},
+  json j = {{"name", s.name},
+            {"representation", s.representation},
+            {"unknowns", s.unknowns},
+            {"rho", s.ridge},
             {"refinement_steps", s.refinement_steps}};
   put(j, "relative_residual", s.relative_residual);
   put(j, "condition_estimate", s.condition_estimate);
@@ -44,7 +47,8 @@ json to_json(const ReportRow& row) {
   put(j, "gradient_norm_relative", row.gradient_norm_relative);
   if (!row.linearisation_error.empty()) {
     j["linearisation_error"] = json::object();
-    for (const auto& [name, value] : row.linearisation_error) put(j["linearisation_error"], name, value, "the set is empty");
+    for (const auto& [name, value] : row.linearisation_error)
+      put(j["linearisation_error"], name, value, "the set is empty");
   }
   for (const auto& s : row.solves) j["solves"].push_back(to_json(s));
   for (const auto& s : row.relinearisations) {
@@ -56,7 +60,8 @@ json to_json(const ReportRow& row) {
     j["relinearisations"].push_back(step);
   }
   j["phases"] = json::array();
-  for (const auto& p : row.phases) j["phases"].push_back({{"name", p.name}, {"seconds", p.seconds}, {"peak_bytes", p.peak_bytes}});
+  for (const auto& p : row.phases)
+    j["phases"].push_back({{"name", p.name}, {"seconds", p.seconds}, {"peak_bytes", p.peak_bytes}});
   j["seconds"] = row.seconds();
   j["peak_bytes"] = row.peak_bytes();
   return j;
@@ -67,7 +72,9 @@ double metric(const ReportRow& row, const std::string& name) {
   return it == row.metrics.end() ? std::nan("") : it->second;
 }
 
-std::string cell(double value, const char* format) { return std::isnan(value) ? "–" : fmt::format(fmt::runtime(format), value); }
+std::string cell(double value, const char* format) {
+  return std::isnan(value) ? "–" : fmt::format(fmt::runtime(format), value);
+}
 
 // Columns of both tables: heading, and text of a row.
 struct Column {
@@ -76,7 +83,8 @@ struct Column {
 };
 const std::vector<Column>& columns() {
   static const std::vector<Column> all = {
-      {"method", [](const ReportRow& r) { return r.method + (r.method == "oracle" ? fmt::format(" seed {}", r.seed) : ""); }},
+      {"method",
+       [](const ReportRow& r) { return r.method + (r.method == "oracle" ? fmt::format(" seed {}", r.seed) : ""); }},
       {"acc forget", [](const ReportRow& r) { return cell(metric(r, "acc_forget"), "{:.3f}"); }},
       {"retain", [](const ReportRow& r) { return cell(metric(r, "acc_retain"), "{:.3f}"); }},
       {"test", [](const ReportRow& r) { return cell(metric(r, "acc_test"), "{:.3f}"); }},
@@ -103,7 +111,8 @@ const std::vector<Column>& columns() {
 
 // Display width of UTF-8 text, one column per code point.
 size_t width(const std::string& s) {
-  return static_cast<size_t>(std::count_if(s.begin(), s.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; }));
+  return static_cast<size_t>(
+      std::count_if(s.begin(), s.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; }));
 }
 
 std::string block_title(const ReportRow& r) {
@@ -134,7 +143,8 @@ size_t ReportRow::peak_bytes() const {
 }
 
 std::string Report::json() const {
-  nlohmann::json j = {{"tool", "fastntk"}, {"version", FASTNTK_VERSION}, {"command", command}, {"config", config}, {"data", data}};
+  nlohmann::json j = {
+      {"tool", "fastntk"}, {"version", FASTNTK_VERSION}, {"command", command}, {"config", config}, {"data", data}};
   for (const auto& [name, value] : data_numbers) put(j["data"], name, value);
   if (!results.empty())
     for (const auto& [name, value] : results) put(j["results"], name, value);

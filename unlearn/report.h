@@ -23,10 +23,10 @@ struct ReportRow {
   uint64_t seed = 0;
   int64_t parameters = 0;
   double rho = 0;
-  std::map<std::string, double> metrics;         ///< names of docs/metrics.md
-  std::map<std::string, std::string> why;        ///< for a metric that is NaN: the reason
+  std::map<std::string, double> metrics;   ///< names of docs/metrics.md
+  std::map<std::string, std::string> why;  ///< for a metric that is NaN: the reason
   double objective_retain = 0, gradient_norm_retain = 0;
-  double gradient_norm_relative = 0;             ///< gradient norm over its value at θ0
+  double gradient_norm_relative = 0;                  ///< gradient norm over its value at θ0
   std::map<std::string, double> linearisation_error;  ///< forget, retain, test; empty where there is no update
   std::vector<SolveReport> solves;
   std::vector<RelineariseStep> relinearisations;
@@ -41,7 +41,7 @@ struct Report {
   std::map<std::string, std::string> data;
   std::map<std::string, double> data_numbers;  ///< n, classes, …
   std::vector<ReportRow> rows;
-  std::map<std::string, double> results;       ///< single numbers of commands that have no rows
+  std::map<std::string, double> results;  ///< single numbers of commands that have no rows
   std::map<std::string, std::string> notes;
 
   std::string json() const;

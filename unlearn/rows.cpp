@@ -8,7 +8,7 @@
 namespace fastntk {
 namespace {
 
-constexpr int64_t gram_chunk = 64;       // samples whose rows are copied at once
+constexpr int64_t gram_chunk = 64;        // samples whose rows are copied at once
 constexpr int64_t parameter_block = 256;  // columns that one thread sums
 
 // The rows of samples S[from, to) as [count, C, P]: the tensor itself where S has no gaps there.
@@ -26,8 +26,8 @@ Tensor gather_all(const LinearisedSet& set, const Positions& s) {
 
 void check_positions(const LinearisedSet& set, const Positions& s) {
   for (size_t i = 0; i < s.size(); i++)
-    require(s[i] >= 0 && s[i] < set.size() && (i == 0 || s[i - 1] < s[i]), "positions must ascend within a set of {} samples, got {}",
-            set.size(), s[i]);
+    require(s[i] >= 0 && s[i] < set.size() && (i == 0 || s[i - 1] < s[i]),
+            "positions must ascend within a set of {} samples, got {}", set.size(), s[i]);
 }
 
 }  // namespace
@@ -80,7 +80,8 @@ Tensor rows_times(const LinearisedSet& set, const Positions& s, const Tensor& v)
 Tensor transposed_rows_times(const LinearisedSet& set, const Positions& s, const Tensor& u) {
   check_positions(set, s);
   const int64_t C = set.classes(), P = set.parameters();
-  require(u.elements() == static_cast<int64_t>(s.size()) * C, "Jᵀu needs u [{}, {}], got {}", s.size(), C, u.shape().str());
+  require(u.elements() == static_cast<int64_t>(s.size()) * C, "Jᵀu needs u [{}, {}], got {}", s.size(), C,
+          u.shape().str());
   Tensor out = Tensor::zeros({P}, DType::float64);
   double* const y = out.mutable_data<double>();
   const Tensor rows = set.rows.contiguous(), weights = u.to(DType::float64).contiguous();
@@ -136,7 +137,8 @@ SymmetricMatrix weighted_gram(const LinearisedSet& set, const Positions& s, cons
   return std::move(gram).finish().matrix;
 }
 
-RidgeSystem::RidgeSystem(const LinearisedSet& set, Positions positions, double ridge, Representation representation, std::string name)
+RidgeSystem::RidgeSystem(const LinearisedSet& set, Positions positions, double ridge, Representation representation,
+                         std::string name)
     : set_(&set), positions_(std::move(positions)) {
   require(ridge > 0, "the ridge ρ must be positive, got {}", ridge);
   const int64_t dual_size = static_cast<int64_t>(positions_.size()) * set.classes();
@@ -168,13 +170,16 @@ RidgeSystem::RidgeSystem(SymmetricMatrix gram, double ridge, std::string name)
 
 Tensor RidgeSystem::refined(const Tensor& b) {
   const double ridge = report_.ridge;
-  const Refinement r = refine(*factor_, [&](const Tensor& x) {
-    Tensor y = matrix_->multiply(x);
-    double* const out = y.mutable_data<double>();
-    const double* const in = x.data<double>();
-    for (int64_t i = 0; i < y.elements(); i++) out[i] += ridge * in[i];
-    return y;
-  }, b);
+  const Refinement r = refine(
+      *factor_,
+      [&](const Tensor& x) {
+        Tensor y = matrix_->multiply(x);
+        double* const out = y.mutable_data<double>();
+        const double* const in = x.data<double>();
+        for (int64_t i = 0; i < y.elements(); i++) out[i] += ridge * in[i];
+        return y;
+      },
+      b);
   report_.relative_residual = std::max(report_.relative_residual, r.relative_residual);
   report_.refinement_steps = std::max(report_.refinement_steps, r.steps);
   return r.x;

@@ -32,17 +32,18 @@ Tensor rows_times(const LinearisedSet& set, const Positions& positions, const Te
 /// J_Sᵀ u, [P] for u [|S|, C].
 Tensor transposed_rows_times(const LinearisedSet& set, const Positions& positions, const Tensor& u);
 
-/// Σᵢ Jᵢᵀ Λᵢ Jᵢ over S with Λᵢ = Sᵢ Sᵢᵀ from the loss at the logits `f` [|S|, C]; plain Σ JᵢᵀJᵢ where the loss is quadratic.
+/// Σᵢ Jᵢᵀ Λᵢ Jᵢ over S with Λᵢ = Sᵢ Sᵢᵀ from the loss at the logits `f` [|S|, C]; plain Σ JᵢᵀJᵢ where the loss is
+/// quadratic.
 SymmetricMatrix weighted_gram(const LinearisedSet& set, const Positions& positions, const Loss& loss, const Tensor& f);
 
 enum class Representation : uint8_t { automatic, primal, dual };
 
 /// How one regularised system was solved.
 struct SolveReport {
-  std::string name;             ///< e.g. "D_r"
-  std::string representation;   ///< "primal" or "dual"
+  std::string name;            ///< e.g. "D_r"
+  std::string representation;  ///< "primal" or "dual"
   int64_t unknowns = 0;
-  double ridge = 0;             ///< ρ
+  double ridge = 0;              ///< ρ
   double relative_residual = 0;  ///< of the system as posed, after refinement
   int refinement_steps = 0;
   double condition_estimate = 0;
@@ -53,7 +54,8 @@ struct SolveReport {
 ///   dual    |S|·C unknowns, (J_SᵀJ_S + ρI)⁻¹J_Sᵀ = J_Sᵀ(J_S J_Sᵀ + ρI)⁻¹.
 class RidgeSystem {
  public:
-  RidgeSystem(const LinearisedSet& set, Positions positions, double ridge, Representation representation, std::string name);
+  RidgeSystem(const LinearisedSet& set, Positions positions, double ridge, Representation representation,
+              std::string name);
   /// From a primal Gram matrix that is already there (weighted, or a difference of two).
   RidgeSystem(SymmetricMatrix gram, double ridge, std::string name);
   /// (J_SᵀJ_S + ρI)⁻¹ J_Sᵀ r for residuals r [|S|, C]: [P].

@@ -1,10 +1,10 @@
 // The CPU's kernel families.
 #include "engine/backend.h"
 
-#include "engine/cpu/contraction.h"
-#include "engine/cpu/gather.h"
 #include "engine/cpu/channel_affine.h"
+#include "engine/cpu/contraction.h"
 #include "engine/cpu/convolution_family.h"
+#include "engine/cpu/gather.h"
 #include "engine/cpu/map.h"
 #include "engine/cpu/pool.h"
 #include "engine/cpu/reduce.h"
@@ -26,11 +26,12 @@ class CpuBackend final : public Backend {
                    Tensor& y) const override {
     cpu::convolution(shape, algorithm, x, w, y);
   }
-  void convolution_input_gradient(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const Tensor& dy, const Tensor& w,
-                                  Tensor& dx) const override {
+  void convolution_input_gradient(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const Tensor& dy,
+                                  const Tensor& w, Tensor& dx) const override {
     cpu::convolution_input_gradient(shape, algorithm, dy, w, dx);
   }
-  void convolution_weight_gradient(const ConvolutionShape& shape, const Tensor& x, const Tensor& dy, Tensor& dw) const override {
+  void convolution_weight_gradient(const ConvolutionShape& shape, const Tensor& x, const Tensor& dy,
+                                   Tensor& dw) const override {
     cpu::convolution_weight_gradient(shape, x, dy, dw);
   }
   void channel_affine(const ChannelAffine& arguments) const override { cpu::channel_affine(arguments); }
@@ -40,7 +41,9 @@ class CpuBackend final : public Backend {
   void channel_affine_transposed_batch(const ChannelAffineTransposedBatch& arguments) const override {
     cpu::channel_affine_transposed_batch(arguments);
   }
-  void channel_moments(const Tensor& x, Tensor& mean, Tensor& variance) const override { cpu::channel_moments(x, mean, variance); }
+  void channel_moments(const Tensor& x, Tensor& mean, Tensor& variance) const override {
+    cpu::channel_moments(x, mean, variance);
+  }
   void gemm(const Tensor& a, const Tensor& b, Tensor& out, bool keep_b) const override { cpu::gemm(a, b, out, keep_b); }
   void pool(PoolKind kind, const PoolShape& shape, const Tensor& x, Tensor& out, Tensor* where) const override {
     cpu::pool(kind, shape, x, out, where);

@@ -35,13 +35,14 @@ void channel_affine(const Backend::ChannelAffine& k) {
     using T = decltype(zero);
     const int64_t N = k.x.extent(0), P = k.x.extent(1), C = k.x.extent(2), image = P * C;
     const int64_t step = k.a.extent(0) == 1 ? 0 : C;
-    const T *const x = k.x.data<T>(), *const mean = k.mean.data<T>(), *const a = k.a.data<T>(), *const b = k.b.data<T>();
+    const T *const x = k.x.data<T>(), *const mean = k.mean.data<T>(), *const a = k.a.data<T>(),
+                   *const b = k.b.data<T>();
     const T* const residual = data_or_null<T>(k.residual);
     T* const y = k.y.mutable_data<T>();
     parallel_ranges(N, grain(image), [&](int64_t from, int64_t to) {
       for (int64_t n = from; n < to; n++)
-        loops_of(zero).forward(P, C, x + n * image, mean, a + n * step, b + n * step, offset(residual, n * image), k.relu,
-                               y + n * image);
+        loops_of(zero).forward(P, C, x + n * image, mean, a + n * step, b + n * step, offset(residual, n * image),
+                               k.relu, y + n * image);
     });
   });
 }
@@ -67,8 +68,9 @@ void channel_affine_transposed(const Backend::ChannelAffineTransposed& k) {
     parallel_ranges(K * N, grain(image), [&](int64_t from, int64_t to) {
       for (int64_t i = from; i < to; i++) {
         const int64_t n = i % N;
-        loops_of(zero).transposed(P, C, c + i * image, offset(y, n * image), offset(x, n * image), mean, offset(a, n * step),
-                                  offset(sum_g, i * C), offset(sum_gx, i * C), offset(masked, i * image), offset(dx, i * image));
+        loops_of(zero).transposed(P, C, c + i * image, offset(y, n * image), offset(x, n * image), mean,
+                                  offset(a, n * step), offset(sum_g, i * C), offset(sum_gx, i * C),
+                                  offset(masked, i * image), offset(dx, i * image));
       }
     });
     const auto add_up = [&](Tensor* sum, const T* parts) {
@@ -92,7 +94,8 @@ void channel_affine_transposed_batch(const Backend::ChannelAffineTransposedBatch
     const Shape& s = k.cotangent.shape();
     const int64_t K = s[0], N = s[1], P = s[2], C = s[3], image = P * C;
     const T *const c = k.cotangent.data<T>(), *const y = data_or_null<T>(k.y), *const x = k.x.data<T>();
-    const T *const mean = k.mean.data<T>(), *const a = k.a.data<T>(), *const slope = k.slope.data<T>(), *const d = k.constant.data<T>();
+    const T *const mean = k.mean.data<T>(), *const a = k.a.data<T>(), *const slope = k.slope.data<T>(),
+                   *const d = k.constant.data<T>();
     T* const dx = k.dx.mutable_data<T>();
     parallel_ranges(K * N, grain(image), [&](int64_t from, int64_t to) {
       for (int64_t i = from; i < to; i++)
@@ -111,7 +114,8 @@ void channel_moments(const Tensor& x, Tensor& mean, Tensor& variance) {
     const Buffer parts(static_cast<size_t>(2 * chunks * C) * sizeof(double));
     double* const sums = parts.as<double>();
     parallel_for(chunks, [&](int64_t i) {
-      loops_of(zero).moments(std::min(chunk, rows - i * chunk), C, in + i * chunk * C, in, sums + 2 * i * C, sums + (2 * i + 1) * C);
+      loops_of(zero).moments(std::min(chunk, rows - i * chunk), C, in + i * chunk * C, in, sums + 2 * i * C,
+                             sums + (2 * i + 1) * C);
     });
     T *const m = mean.mutable_data<T>(), *const v = variance.mutable_data<T>();
     for (int64_t c = 0; c < C; c++) {

@@ -114,8 +114,8 @@ bool winograd_pays(const ConvolutionShape& s) {
       s.dilation_height != 1 || s.dilation_width != 1 || s.padding_height > 2 || s.padding_width > 2 || s.groups != 1 ||
       s.in_channels % channel_block != 0 || s.out_channels % channel_block != 0)
     return false;
-  // The transformed weights are four times the weights. Where images are small they are read again for every few tiles, and
-  // beyond this size that costs more time and memory than the multiplications saved.
+  // The transformed weights are four times the weights. Where images are small they are read again for every few tiles,
+  // and beyond this size that costs more time and memory than the multiplications saved.
   if (s.in_channels * s.out_channels * products * static_cast<int64_t>(sizeof(float)) > largest_transform) return false;
   const int64_t tiles = ceil_div(s.out_height(), side) * ceil_div(s.out_width(), side);
   return 4 * products * tiles <= 3 * 9 * s.out_height() * s.out_width();

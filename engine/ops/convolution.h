@@ -13,8 +13,8 @@ struct Conv2dOptions {
   int64_t groups = 1;
 };
 
-/// x [N, H, W, C] with weights [1 or N, O, C / groups, kh, kw] → [N, OH, OW, O]. With N weights every sample has its own.
-/// Where the shape allows it, float32 uses Winograd's algorithm unless set_convolution_algorithm says `exact`.
+/// x [N, H, W, C] with weights [1 or N, O, C / groups, kh, kw] → [N, OH, OW, O]. With N weights every sample has its
+/// own. Where the shape allows it, float32 uses Winograd's algorithm unless set_convolution_algorithm says `exact`.
 Variable conv2d(const Variable& x, const Variable& weight, const Conv2dOptions& options = {});
 
 /// The algorithm that conv2d uses from now on, in all threads; `fast` at first.

@@ -20,7 +20,9 @@ Shape coefficient_shape(const Shape& x, const Shape& coefficient) {
 }
 
 // γ or β, or a stack of tangents of one, so that it broadcasts against x.
-Variable spread(const Variable& coefficient, const Shape& x) { return reshape(coefficient, coefficient_shape(x, coefficient.shape())); }
+Variable spread(const Variable& coefficient, const Shape& x) {
+  return reshape(coefficient, coefficient_shape(x, coefficient.shape()));
+}
 
 // [N, …, C] as the kernels want it: [N, positions, C], contiguous.
 Tensor images(const Tensor& t) {
@@ -44,10 +46,11 @@ struct BatchNorm : Op {
     require(x.rank() >= 2, "{} needs x [N, …, C], got {}", name(), x.str());
     for (const int i : {input_gamma, input_beta})
       require(in[static_cast<size_t>(i)] == Shape{1, x[-1]} || in[static_cast<size_t>(i)] == Shape{x[0], x[-1]},
-              "{}: {} of x {} must be [1 or {}, {}], got {}", name(), i == input_gamma ? "gamma" : "beta", x.str(), x[0], x[-1],
-              in[static_cast<size_t>(i)].str());
+              "{}: {} of x {} must be [1 or {}, {}], got {}", name(), i == input_gamma ? "gamma" : "beta", x.str(),
+              x[0], x[-1], in[static_cast<size_t>(i)].str());
     if (in.size() > input_residual)
-      require(in[input_residual] == x, "{}: the residual must have x's shape {}, got {}", name(), x.str(), in[input_residual].str());
+      require(in[input_residual] == x, "{}: the residual must have x's shape {}, got {}", name(), x.str(),
+              in[input_residual].str());
     return x;
   }
 
@@ -56,7 +59,8 @@ struct BatchNorm : Op {
     Tensor y(in[input_x].shape(), in[input_x].dtype(), in[input_x].device());
     Tensor y_images = images(y);
     const Tensor x = images(in[input_x]), a = multiply(in[input_gamma], rstd).value, b = in[input_beta].contiguous();
-    const Tensor b_full = b.extent(0) == a.extent(0) ? b : b.expand({std::max(a.extent(0), b.extent(0)), b.extent(1)}).contiguous();
+    const Tensor b_full =
+        b.extent(0) == a.extent(0) ? b : b.expand({std::max(a.extent(0), b.extent(0)), b.extent(1)}).contiguous();
     const Tensor a_full = a.extent(0) == b_full.extent(0) ? a : a.expand(b_full.shape()).contiguous();
     Tensor residual;
     if (in.size() > input_residual) residual = images(in[input_residual]);
@@ -71,7 +75,8 @@ struct BatchNorm : Op {
   }
 
   // dy = [y > 0] ⊙ (dx̂ γ + x̂ dγ + dβ + dresidual)
-  Variable combine(const Linearisation& at, std::span<const Variable> t, const Variable& dxhat, const Variable& xhat) const {
+  Variable combine(const Linearisation& at, std::span<const Variable> t, const Variable& dxhat,
+                   const Variable& xhat) const {
     const Shape& x = at.input_shape(input_x);
     Variable sum;
     if (dxhat.defined()) sum = dxhat * spread(at.input(input_gamma), x);
@@ -88,32 +93,37 @@ struct BatchNorm : Op {
   static Variable to_coefficient(const Linearisation& at, int i, const Variable& g) {
     const Shape& x = at.input_shape(input_x);
     const int lead = g.rank() - x.rank();
-    return reshape(sum_to(g, coefficient_shape(x, at.input_shape(i)), x.rank()), g.shape().leading(lead) + at.input_shape(i));
+    return reshape(sum_to(g, coefficient_shape(x, at.input_shape(i)), x.rank()),
+                   g.shape().leading(lead) + at.input_shape(i));
   }
 };
 
 // y = x̂ γ + β (+ residual), ReLU;  x̂ = (x − mean) rstd with constant mean and rstd, so the map is diagonal in x.
 struct BatchNormEval final : BatchNorm {
-  static inline const OpInfo& info =
-      register_op({"batch_norm_eval", "y = relu((x − mean) rstd ⊙ γ + β + residual)",
-                   "dy = [y > 0] ⊙ (rstd γ ⊙ dx + x̂ ⊙ dγ + dβ + dresidual)"});
+  static inline const OpInfo& info = register_op({"batch_norm_eval", "y = relu((x − mean) rstd ⊙ γ + β + residual)",
+                                                  "dy = [y > 0] ⊙ (rstd γ ⊙ dx + x̂ ⊙ dγ + dβ + dresidual)"});
   BatchNormEval(Tensor mean, Tensor rstd, double epsilon, bool relu)
       : BatchNorm(info, epsilon, relu), mean(std::move(mean)), rstd(std::move(rstd)) {}
   Tensor mean, rstd;
 
   Shape shape(std::span<const Shape> in) const override {
-    require(mean.shape() == Shape{in[input_x][-1]}, "{}: statistics of {} channels for x {}", name(), mean.shape().str(),
-            in[input_x].str());
+    require(mean.shape() == Shape{in[input_x][-1]}, "{}: statistics of {} channels for x {}", name(),
+            mean.shape().str(), in[input_x].str());
     return BatchNorm::shape(in);
   }
   Needs needs(ActiveSet active) const override {
-    return {.inputs = (active >> input_gamma & 1U) << input_x | (active >> input_x & 1U) << input_gamma, .output = relu};
+    return {.inputs = (active >> input_gamma & 1U) << input_x | (active >> input_x & 1U) << input_gamma,
+            .output = relu};
   }
-  Tensor forward(std::span<const Tensor> in, ActiveSet, std::vector<Tensor>&) const override { return evaluate(in, mean, rstd); }
+  Tensor forward(std::span<const Tensor> in, ActiveSet, std::vector<Tensor>&) const override {
+    return evaluate(in, mean, rstd);
+  }
   Variable xhat(const Linearisation& at) const { return (at.input(input_x) - mean) * rstd; }
   Variable jvp(const Linearisation& at, std::span<const Variable> t) const override {
-    if (!at.recording() && t[input_gamma].defined() && t[input_beta].defined() && one_stack(at, t)) return fused_jvp(at, t);
-    return combine(at, t, t[input_x].defined() ? t[input_x] * rstd : Variable{}, t[input_gamma].defined() ? xhat(at) : Variable{});
+    if (!at.recording() && t[input_gamma].defined() && t[input_beta].defined() && one_stack(at, t))
+      return fused_jvp(at, t);
+    return combine(at, t, t[input_x].defined() ? t[input_x] * rstd : Variable{},
+                   t[input_gamma].defined() ? xhat(at) : Variable{});
   }
   // True when all tangents have the same leading axes.
   static bool one_stack(const Linearisation& at, std::span<const Variable> t) {
@@ -147,7 +157,8 @@ struct BatchNormEval final : BatchNorm {
     return relu ? where_positive(sum, at.output()) : sum;
   }
   // y ← (x − centre) ⊙ a + b (+ plus); y is contiguous.
-  static void affine(const Tensor& x, const Tensor& centre, const Tensor& a, const Tensor& b, const Tensor& plus, Tensor& y) {
+  static void affine(const Tensor& x, const Tensor& centre, const Tensor& a, const Tensor& b, const Tensor& plus,
+                     Tensor& y) {
     const Shape full = broadcast(a.shape(), b.shape(), "batch_norm_eval");
     const Tensor in = images(x), a_full = a.expand(full).contiguous(), b_full = b.expand(full).contiguous();
     const Tensor residual = plus.defined() ? images(plus) : Tensor();
@@ -209,7 +220,8 @@ struct BatchNormEval final : BatchNorm {
   }
 };
 
-// y = x̂ γ + β;  x̂ = (x − μ) rstd with μ, rstd from x itself over all axes but the last (M positions). The core is self-adjoint:
+// y = x̂ γ + β;  x̂ = (x − μ) rstd with μ, rstd from x itself over all axes but the last (M positions). The core is
+// self-adjoint:
 //   dx̂ = rstd (dx − mean(dx) − x̂ mean(x̂ dx)).
 struct BatchNormTrain final : BatchNorm {
   static inline const OpInfo& info = register_op({"batch_norm_train", "y = x̂ ⊙ γ + β, x̂ = (x − μ(x)) rstd(x)",
@@ -224,11 +236,13 @@ struct BatchNormTrain final : BatchNorm {
 
   bool mixes_samples(std::span<const Shape>) const override { return true; }
   Needs needs(ActiveSet active) const override {
-    return {.inputs = (active >> input_gamma & 1U) << input_x | (active >> input_x & 1U) * (1U << input_x | 1U << input_gamma)};
+    return {.inputs = (active >> input_gamma & 1U) << input_x |
+                      (active >> input_x & 1U) * (1U << input_x | 1U << input_gamma)};
   }
   Tensor forward(std::span<const Tensor> in, ActiveSet active, std::vector<Tensor>& extras) const override {
     const Tensor& x = in[input_x];
-    require(in[input_gamma].extent(0) == 1 && in[input_beta].extent(0) == 1, "{}: gamma and beta of each sample do not exist", name());
+    require(in[input_gamma].extent(0) == 1 && in[input_beta].extent(0) == 1,
+            "{}: gamma and beta of each sample do not exist", name());
     const int64_t C = x.extent(-1), M = x.elements() / C;
     require(M > 1, "{} needs more than one value per channel, got x {}", name(), x.shape().str());
     Tensor mean({C}, x.dtype()), variance({C}, x.dtype());
@@ -290,7 +304,8 @@ struct BatchNormTrain final : BatchNorm {
     if (at.active(input_beta)) out[input_beta] = to_coefficient(at, input_beta, c);
     return out;
   }
-  // The same in two passes: the sums Σ c and Σ c (x − μ), then dx = γ rstd (c − Σc / M − rstd² (x − μ) Σ c (x − μ) / M).
+  // The same in two passes: the sums Σ c and Σ c (x − μ), then dx = γ rstd (c − Σc / M − rstd² (x − μ) Σ c (x − μ) /
+  // M).
   std::vector<Variable> fused_vjp(const Linearisation& at, const Variable& c) const {
     const Shape& x_shape = at.input_shape(input_x);
     const Tensor cotangent = stacked_images(c.value, x_shape.rank());
@@ -306,15 +321,22 @@ struct BatchNormTrain final : BatchNorm {
                                                      .sum_g = &sum_g,
                                                      .sum_gx = needs_x ? &sum_gx : nullptr});
     const Shape lead = c.shape().leading(c.rank() - x_shape.rank());
-    if (at.active(input_gamma)) out[input_gamma] = multiply(sum_gx, rstd).value.reshape(lead + at.input_shape(input_gamma));
+    if (at.active(input_gamma))
+      out[input_gamma] = multiply(sum_gx, rstd).value.reshape(lead + at.input_shape(input_gamma));
     if (at.active(input_beta)) out[input_beta] = sum_g.reshape(lead + at.input_shape(input_beta));
     if (at.active(input_x)) {
       const Tensor a = multiply(at.input(input_gamma).value, rstd).value;
       const Tensor constant = scale(multiply(sum_g, a), -1 / M).value;
       const Tensor slope = scale(multiply(sum_gx, multiply(a, square(rstd))), -1 / M).value;
       Tensor dx(cotangent.shape(), c.dtype());
-      backend_of(cotangent).channel_affine_transposed_batch(
-          {.cotangent = cotangent, .y = nullptr, .x = x, .mean = mean, .a = a, .slope = slope, .constant = constant, .dx = dx});
+      backend_of(cotangent).channel_affine_transposed_batch({.cotangent = cotangent,
+                                                             .y = nullptr,
+                                                             .x = x,
+                                                             .mean = mean,
+                                                             .a = a,
+                                                             .slope = slope,
+                                                             .constant = constant,
+                                                             .dx = dx});
       out[input_x] = dx.reshape(c.shape());
     }
     return out;
@@ -323,8 +345,8 @@ struct BatchNormTrain final : BatchNorm {
 
 }  // namespace
 
-Variable batch_norm_eval(const Variable& x, const Variable& gamma, const Variable& beta, const Tensor& mean, const Tensor& variance,
-                         double epsilon, const Variable& residual, bool relu) {
+Variable batch_norm_eval(const Variable& x, const Variable& gamma, const Variable& beta, const Tensor& mean,
+                         const Tensor& variance, double epsilon, const Variable& residual, bool relu) {
   const Tensor sd = sqrt(shift(variance, epsilon)).value;
   const Tensor rstd = divide(Tensor::full({1}, 1, sd.dtype()), sd).value;
   std::vector<Variable> inputs = {x, gamma, beta};
@@ -334,7 +356,8 @@ Variable batch_norm_eval(const Variable& x, const Variable& gamma, const Variabl
 
 Variable batch_norm_train(const Variable& x, const Variable& gamma, const Variable& beta, Tensor running_mean,
                           Tensor running_variance, double momentum, double epsilon) {
-  return apply(BatchNormTrain(std::move(running_mean), std::move(running_variance), momentum, epsilon), {x, gamma, beta});
+  return apply(BatchNormTrain(std::move(running_mean), std::move(running_variance), momentum, epsilon),
+               {x, gamma, beta});
 }
 
 }  // namespace fastntk

@@ -2,8 +2,8 @@
 
 #include "engine/cpu/isa/vector.h"
 
-// Channels are taken in blocks of B vectors whose coefficients stay in registers while the rows go by; what is left of the
-// channels goes one by one. A channel's sums run over the rows in order, whatever the block.
+// Channels are taken in blocks of B vectors whose coefficients stay in registers while the rows go by; what is left of
+// the channels goes one by one. A channel's sums run over the rows in order, whatever the block.
 namespace fastntk::cpu::FASTNTK_ISA {
 namespace {
 
@@ -36,7 +36,8 @@ inline void for_channels(int64_t channels, Block4 block4, Block2 block2, Block1 
 }
 
 template <class T, int B, bool has_residual, bool has_relu>
-void forward_block(int64_t rows, int64_t C, const T* x, const T* mean, const T* a, const T* b, const T* residual, T* y) {
+void forward_block(int64_t rows, int64_t C, const T* x, const T* mean, const T* a, const T* b, const T* residual,
+                   T* y) {
   constexpr int L = lanes<T>;
   Vector<T> m[B], f[B], o[B];
   for (int j = 0; j < B; j++) m[j] = load(mean + j * L), f[j] = load(a + j * L), o[j] = load(b + j * L);
@@ -54,7 +55,8 @@ void forward_block(int64_t rows, int64_t C, const T* x, const T* mean, const T* 
 template <class T, bool has_residual, bool has_relu>
 void forward_typed(int64_t rows, int64_t C, const T* x, const T* mean, const T* a, const T* b, const T* r, T* y) {
   const auto block = [&]<int B>(int64_t c) {
-    forward_block<T, B, has_residual, has_relu>(rows, C, x + c, mean + c, a + c, b + c, r + (has_residual ? c : 0), y + c);
+    forward_block<T, B, has_residual, has_relu>(rows, C, x + c, mean + c, a + c, b + c, r + (has_residual ? c : 0),
+                                                y + c);
   };
   for_channels<T>(
       C, [&](int64_t c) { block.template operator()<4>(c); }, [&](int64_t c) { block.template operator()<2>(c); },
@@ -70,7 +72,8 @@ void forward_typed(int64_t rows, int64_t C, const T* x, const T* mean, const T* 
 }
 
 template <class T>
-void forward(int64_t rows, int64_t C, const T* x, const T* mean, const T* a, const T* b, const T* residual, bool relu, T* y) {
+void forward(int64_t rows, int64_t C, const T* x, const T* mean, const T* a, const T* b, const T* residual, bool relu,
+             T* y) {
   if (residual)
     relu ? forward_typed<T, true, true>(rows, C, x, mean, a, b, residual, y)
          : forward_typed<T, true, false>(rows, C, x, mean, a, b, residual, y);
@@ -111,8 +114,9 @@ void transposed_typed(int64_t rows, int64_t C, const T* c, const T* y, const T* 
                       T* sum_gx, T* masked, T* dx) {
   const auto at = [](auto* p, int64_t channel) { return p ? p + channel : p; };
   const auto block = [&]<int B>(int64_t k) {
-    transposed_block<T, B, has_mask, has_sum_gx, has_masked, has_dx>(rows, C, c + k, at(y, k), at(x, k), at(mean, k), at(a, k),
-                                                                     at(sum_g, k), at(sum_gx, k), at(masked, k), at(dx, k));
+    transposed_block<T, B, has_mask, has_sum_gx, has_masked, has_dx>(rows, C, c + k, at(y, k), at(x, k), at(mean, k),
+                                                                     at(a, k), at(sum_g, k), at(sum_gx, k),
+                                                                     at(masked, k), at(dx, k));
   };
   for_channels<T>(
       C, [&](int64_t k) { block.template operator()<4>(k); }, [&](int64_t k) { block.template operator()<2>(k); },
@@ -134,8 +138,8 @@ void transposed_typed(int64_t rows, int64_t C, const T* c, const T* y, const T* 
 }
 
 template <class T>
-void transposed(int64_t rows, int64_t C, const T* c, const T* y, const T* x, const T* mean, const T* a, T* sum_g, T* sum_gx,
-                T* masked, T* dx) {
+void transposed(int64_t rows, int64_t C, const T* c, const T* y, const T* x, const T* mean, const T* a, T* sum_g,
+                T* sum_gx, T* masked, T* dx) {
   const auto run = [&]<bool M, bool Q, bool G, bool D>() {
     transposed_typed<T, M, Q, G, D>(rows, C, c, y, x, mean, a, sum_g, sum_gx, masked, dx);
   };
@@ -152,8 +156,8 @@ void transposed(int64_t rows, int64_t C, const T* c, const T* y, const T* x, con
 }
 
 template <class T, int B, bool has_mask>
-void transposed_batch_block(int64_t rows, int64_t C, const T* c, const T* y, const T* x, const T* mean, const T* a, const T* s,
-                            const T* d, T* dx) {
+void transposed_batch_block(int64_t rows, int64_t C, const T* c, const T* y, const T* x, const T* mean, const T* a,
+                            const T* s, const T* d, T* dx) {
   constexpr int L = lanes<T>;
   Vector<T> m[B], f[B], q[B], o[B];
   for (int j = 0; j < B; j++)
@@ -170,10 +174,11 @@ void transposed_batch_block(int64_t rows, int64_t C, const T* c, const T* y, con
 }
 
 template <class T, bool has_mask>
-void transposed_batch_typed(int64_t rows, int64_t C, const T* c, const T* y, const T* x, const T* mean, const T* a, const T* s,
-                            const T* d, T* dx) {
+void transposed_batch_typed(int64_t rows, int64_t C, const T* c, const T* y, const T* x, const T* mean, const T* a,
+                            const T* s, const T* d, T* dx) {
   const auto block = [&]<int B>(int64_t k) {
-    transposed_batch_block<T, B, has_mask>(rows, C, c + k, has_mask ? y + k : y, x + k, mean + k, a + k, s + k, d + k, dx + k);
+    transposed_batch_block<T, B, has_mask>(rows, C, c + k, has_mask ? y + k : y, x + k, mean + k, a + k, s + k, d + k,
+                                           dx + k);
   };
   for_channels<T>(
       C, [&](int64_t k) { block.template operator()<4>(k); }, [&](int64_t k) { block.template operator()<2>(k); },
@@ -189,8 +194,8 @@ void transposed_batch_typed(int64_t rows, int64_t C, const T* c, const T* y, con
 }
 
 template <class T>
-void transposed_batch(int64_t rows, int64_t C, const T* c, const T* y, const T* x, const T* mean, const T* a, const T* s,
-                      const T* d, T* dx) {
+void transposed_batch(int64_t rows, int64_t C, const T* c, const T* y, const T* x, const T* mean, const T* a,
+                      const T* s, const T* d, T* dx) {
   y ? transposed_batch_typed<T, true>(rows, C, c, y, x, mean, a, s, d, dx)
     : transposed_batch_typed<T, false>(rows, C, c, y, x, mean, a, s, d, dx);
 }

@@ -21,8 +21,8 @@ constexpr int vector_bytes = 16;
 constexpr int vector_registers = 16;
 #endif
 
-/// One register of T, and how many elements it holds. GCC's vector extension: + - * are element by element, and products
-/// followed by sums become FMA where the instruction set has it (-ffp-contract=fast in cmake/isa.cmake).
+/// One register of T, and how many elements it holds. GCC's vector extension: + - * are element by element, and
+/// products followed by sums become FMA where the instruction set has it (-ffp-contract=fast in cmake/isa.cmake).
 template <class T>
 struct VectorOf {
   typedef T type __attribute__((vector_size(vector_bytes)));

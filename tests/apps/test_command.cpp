@@ -1,0 +1,195 @@
+// The fastntk program as its users meet it: what it prints, what it writes, how it fails.
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "engine/cpu/dispatch.h"
+#include "engine/file.h"
+#include "engine/npy.h"
+#include "engine/safetensors.h"
+#include "engine/sha256.h"
+#include "temporary_folder.h"
+
+using namespace fastntk;
+namespace fs = std::filesystem;
+
+namespace {
+
+const std::string pretrained = std::string(FASTNTK_SOURCE_DIR) + "/checkpoints/resnet20-fashion-mnist-0-8.safetensors";
+const std::string tiny = " --samples '30000-59999 per-class:4' --epochs 1 --quiet ";
+
+struct Result {
+  int code = 0;
+  std::string output;  // both streams
+};
+
+Result run(const std::string& arguments) {
+  FILE* const pipe = popen((std::string(FASTNTK_PROGRAM) + " " + arguments + " 2>&1").c_str(), "r");
+  REQUIRE(pipe != nullptr);
+  Result r;
+  char buffer[4096];
+  while (const size_t n = fread(buffer, 1, sizeof buffer, pipe)) r.output.append(buffer, n);
+  const int status = pclose(pipe);
+  r.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  INFO(arguments << "\n" << r.output);
+  CHECK(r.code < 128);
+  return r;
+}
+
+// A failure says one line that has `words`, has this exit code, and leaves no file named `output`.
+void check_refused(const std::string& arguments, int code, const std::string& words, const std::string& output = {}) {
+  const Result r = run(arguments);
+  INFO(arguments << "\n" << r.output);
+  CHECK(r.code == code);
+  CHECK_THAT(r.output, Catch::Contains(words));
+  if (!output.empty()) CHECK(!fs::exists(output));
+}
+
+std::string finetuned(const std::string& folder, const std::string& more = {}) {
+  const std::string path = folder + "/tuned.safetensors";
+  const Result r = run("finetune " + pretrained + " -o " + path + tiny + more);
+  INFO(r.output);
+  REQUIRE(r.code == 0);
+  return path;
+}
+
+}  // namespace
+
+TEST_CASE("usage errors have exit code 2 and leave nothing behind") {
+  const TemporaryFolder folder;
+  const std::string out = folder.path() + "/out.safetensors";
+  check_refused("", 2, "subcommand");
+  check_refused("pretrain", 2, "--output");
+  check_refused("info --no-such-flag", 2, "--no-such-flag");
+  check_refused("finetune " + pretrained + " -o " + out + tiny + "--subset 'layer9.*'", 2, "layer9.*", out);
+  check_refused("finetune " + pretrained + " -o " + out + tiny + "--loss hinge", 2, "hinge", out);
+  check_refused("finetune " + pretrained + " -o " + out + tiny + "--schedule sometimes", 2, "sometimes", out);
+  check_refused("finetune " + pretrained + " -o " + out + tiny + "--threads -1", 2, "--threads", out);
+  check_refused("finetune " + pretrained + " -o " + out + tiny + "--memory lots", 2, "lots", out);
+  check_refused("finetune " + pretrained + " -o " + out + " --samples class:12 --quiet", 2, "12", out);
+  check_refused("finetune " + pretrained + " -o " + out + " --samples per-class:7000 --quiet", 2, "6000", out);
+  check_refused("finetune " + pretrained + " -o " + out + " --data no-such-set --quiet", 2, "no-such-set", out);
+}
+
+TEST_CASE("damaged files are refused with exit code 1 and one line") {
+  const TemporaryFolder folder;
+  const std::string broken = folder.path() + "/broken.safetensors", out = folder.path() + "/out.safetensors";
+  check_refused("info " + folder.path() + "/missing.safetensors", 1, "missing.safetensors");
+  const std::string whole = read_file(pretrained);
+  write_file_atomically(broken, whole.substr(0, whole.size() / 2));
+  check_refused("evaluate " + broken, 1, broken);
+  write_file_atomically(broken, "not a model at all");
+  check_refused("evaluate " + broken, 1, broken);
+  SafeTensors file = SafeTensors::load(pretrained);
+  file.tensors[0].second.mutable_data<float>()[3] = std::nanf("");
+  file.save(broken);
+  check_refused("finetune " + broken + " -o " + out + tiny, 1, file.tensors[0].first, out);
+  check_refused("evaluate " + pretrained + " --part train --data idx:" + broken + "," + broken, 1, broken);
+  check_refused("unlearn " + pretrained + " --forget class:9", 1, "finetune");
+}
+
+TEST_CASE("fine-tune, forget and evaluate") {
+  const TemporaryFolder folder;
+  const std::string tuned = finetuned(folder.path(), "--json " + folder.path() + "/tuned.json"),
+                    forgot = folder.path() + "/forgot.safetensors";
+  CHECK(
+      nlohmann::json::parse(read_file(folder.path() + "/tuned.json"))["results"]["gradient_norm_relative"].is_number());
+  const Result r =
+      run("unlearn " + tuned + " --forget class:9 --rule shift --oracle-seeds 0 --test-samples first:50 --quiet -o " +
+          forgot + " --json " + folder.path() + "/report.json");
+  INFO(r.output);
+  REQUIRE(r.code == 0);
+  const auto report = nlohmann::json::parse(read_file(folder.path() + "/report.json"));
+  REQUIRE(report["rows"].size() == 4);
+  CHECK(report["rows"][3]["method"] == "shift");
+  CHECK(report["rows"][3]["metrics"]["js_retain"].get<double>() >= 0);
+  CHECK(report["rows"][3]["solves"][0]["relative_residual"].get<double>() < 1e-10);
+  CHECK(report["data"]["n_forget"] == 4);
+  CHECK(run("evaluate " + forgot + " --samples first:50 --quiet").code == 0);
+  CHECK_THAT(run("info " + forgot).output, Catch::Contains("unlearn.rule") && Catch::Contains("resnet20"));
+
+  // Nothing to forget changes nothing; everything cannot be forgotten.
+  const std::string same = folder.path() + "/same.safetensors";
+  CHECK(run("unlearn " + tuned + " --rule shift --test-samples first:50 --quiet -o " + same).code == 0);
+  const SafeTensors before = SafeTensors::load(tuned), after = SafeTensors::load(same);
+  for (const auto& [name, tensor] : before.tensors) {
+    INFO(name);
+    CHECK(std::ranges::equal(bytes_of(tensor), bytes_of(*after.find(name))));
+  }
+  check_refused("unlearn " + tuned + " --forget all --quiet -o " + folder.path() + "/none.safetensors", 1, "retain set",
+                folder.path() + "/none.safetensors");
+}
+
+TEST_CASE("predict, jacobian and ntk of a tensor file") {
+  const TemporaryFolder folder;
+  const std::string f = folder.path();
+  Tensor x = Tensor::zeros({3, 1, 28, 28});
+  for (int64_t i = 0; i < x.elements(); i++) x.mutable_data<float>()[i] = static_cast<float>(i % 17) / 10;
+  save_npy(f + "/x.npy", x);
+  REQUIRE(run("predict " + pretrained + " --input " + f + "/x.npy -o " + f + "/y.npy --quiet").code == 0);
+  CHECK(load_npy(f + "/y.npy").shape() == Shape{3, 9});
+  REQUIRE(
+      run("jacobian " + pretrained + " --subset bn --input " + f + "/x.npy -o " + f + "/j.safetensors --quiet").code ==
+      0);
+  const SafeTensors j = SafeTensors::load(f + "/j.safetensors");
+  CHECK(j.tensors[0].second.shape() == Shape{3, 9, 1568});
+  CHECK_THAT(j.metadata.at("columns.0000"), Catch::Contains("bn1.weight 0"));
+  REQUIRE(run("ntk " + pretrained + " --subset bn --input " + f + "/x.npy -o " + f + "/k.npy --quiet").code == 0);
+  const Tensor k = load_npy(f + "/k.npy");
+  CHECK(k.shape() == Shape{27, 27});
+  double sum = 0;
+  for (int64_t p = 0; p < 1568; p++) {
+    const double v = j.tensors[0].second.data<float>()[p];
+    sum += v * v;
+  }
+  CHECK(k.data<double>()[0] == Approx(sum).epsilon(1e-12));
+}
+
+TEST_CASE("training that is killed or interrupted is continued or begun again, to the same bits") {
+  const TemporaryFolder folder;
+  const std::string whole = folder.path() + "/whole.safetensors", cut = folder.path() + "/cut.safetensors";
+  const std::string flags = " --samples '30000-59999 per-class:20' --epochs 4 --batch 20 --threads 1 --quiet";
+  REQUIRE(run("finetune " + pretrained + " -o " + whole + flags).code == 0);
+  for (const int signal : {SIGKILL, SIGINT}) {
+    fs::remove(cut);
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      const std::string command = std::string("exec ") + FASTNTK_PROGRAM + " finetune " + pretrained + " -o " + cut +
+                                  flags + " >/dev/null 2>&1";
+      execl("/bin/sh", "sh", "-c", command.c_str(), static_cast<char*>(nullptr));
+      _exit(127);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(400));
+    kill(child, signal);
+    int status = 0;
+    waitpid(child, &status, 0);
+    // However far it came, the same command ends in the same file.
+    REQUIRE(run("finetune " + pretrained + " -o " + cut + flags).code == 0);
+    CHECK(sha256_of_file(cut) == sha256_of_file(whole));
+    CHECK(!fs::exists(cut + ".training.partial"));
+  }
+}
+
+TEST_CASE("the committed checkpoint's command gives the same bits: a prefix of it") {
+  // The bits belong to one set of kernels; elsewhere there is nothing to compare with.
+  if (cpu::isa() != cpu::Isa::avx512) return;
+  const TemporaryFolder folder;
+  const std::string out = folder.path() + "/prefix.safetensors";
+  for (const char* const threads : {"1", "2"}) {
+    const Result r =
+        run("pretrain -o " + out + " --stop-after-steps 6 --test-samples first:9 --quiet --threads " + threads);
+    INFO(r.output);
+    REQUIRE(r.code == 0);
+    CHECK(sha256_of_file(out) == "08b6289021023e40b9d63b911e52709b88c0bcb9c70dd383d5517a9c4a12adb8");
+  }
+}
