@@ -48,7 +48,7 @@ struct Refusal {
 };
 
 struct Sample {
-  std::string op = {};    ///< as registered
+  std::string op = {};    ///< as registered; of a composition, the function's name
   std::string note = {};  ///< what is special here
   std::vector<Input> inputs = {};
   std::function<Variable(const Values&)> function = {};  ///< through the public interface
@@ -60,6 +60,7 @@ struct Sample {
   bool mixes_samples = false;  ///< then the per-sample leaf must be refused
   bool first_order_only = false;
   bool takes_integers = false;
+  bool composition = false;  ///< a function made of ops, without an op of its own
   std::vector<Refusal> refusals = {};
   std::vector<std::string> helpers = {};  ///< other ops, whose records only lead to this one and are not looked at
   std::string called = op;                ///< the name in error messages
@@ -82,6 +83,7 @@ Samples loss_samples();
 Samples pool_samples();
 Samples convolution_samples();
 Samples normalisation_samples();
+Samples resize_samples();
 
 /// All families.
 Samples all_samples();
