@@ -62,6 +62,10 @@ Variable GlobalAveragePool::forward(const Pass&, const Variable& x) const {
   return reshape(global_average_pool(x), {x.extent(0), x.extent(3)});
 }
 
+Variable flatten_image(const Variable& x) {
+  return reshape(permute(x, {0, 3, 1, 2}), {x.extent(0), x.extent(1) * x.extent(2) * x.extent(3)});
+}
+
 Variable Sequential::forward(const Pass& pass, const Variable& x) const {
   Variable y = x;
   for (const auto& [name, child] : children_) y = child->forward(pass, y);

@@ -52,6 +52,12 @@ class Relu final : public Module {
   Variable forward(const Pass& pass, const Variable& x) const override;
 };
 
+/// Nothing, where torch's names count a layer without parameters.
+class Identity final : public Module {
+ public:
+  Variable forward(const Pass&, const Variable& x) const override { return x; }
+};
+
 class MaxPool2d final : public Module {
  public:
   explicit MaxPool2d(const Pool2dOptions& options) : options_(options) {}
@@ -66,6 +72,9 @@ class GlobalAveragePool final : public Module {
  public:
   Variable forward(const Pass& pass, const Variable& x) const override;
 };
+
+/// [N, H, W, C] → [N, C·H·W] in the order of torch, which keeps channels first.
+Variable flatten_image(const Variable& x);
 
 /// Children named "0", "1", … applied one after the other.
 class Sequential final : public Module {

@@ -3,7 +3,7 @@
 #include <charconv>
 #include <mutex>
 
-#include "models/resnet.h"
+#include "models/architectures.h"
 
 namespace fastntk {
 namespace {
@@ -20,62 +20,12 @@ void enter(Table& table, Architecture architecture) {
   entry = std::make_unique<const Architecture>(std::move(architecture));
 }
 
-// ---- the residual networks of resnet.h ----
-
-ResNetShape resnet_shape(ResNetShape shape, const ModelConfig& config) {
-  const std::string &shortcut = config.option("shortcut"), &stem = config.option("stem");
-  require_usage(shortcut == "A" || shortcut == "B", "{}: shortcut is A or B, got '{}'", config.architecture, shortcut);
-  require_usage(stem == "imagenet" || stem == "cifar", "{}: stem is imagenet or cifar, got '{}'", config.architecture,
-                stem);
-  shape.shortcut = shortcut == "A" ? Shortcut::A : Shortcut::B;
-  shape.stem = stem == "imagenet" ? Stem::imagenet : Stem::cifar;
-  shape.width = config.positive_option("width");
-  shape.channels = config.channels;
-  shape.classes = config.classes;
-  return shape;
-}
-
-const Shape& shape_of(const NamedShapes& shapes, const std::string& name, int rank, const std::string& architecture) {
-  const auto found = shapes.find(name);
-  require(found != shapes.end(), "not a checkpoint of {}: it has no {}", architecture, name);
-  require(found->second.rank() == rank, "not a checkpoint of {}: its {} has the shape {}", architecture, name,
-          found->second.str());
-  return found->second;
-}
-
-ModelConfig infer_resnet(const std::string& name, const NamedShapes& shapes) {
-  const Shape& stem = shape_of(shapes, "conv1.weight", 4, name);
-  require(stem[2] == 7 || stem[2] == 3, "not a checkpoint of {}: its conv1.weight {} is neither 7x7 nor 3x3", name,
-          stem.str());
-  ModelConfig config{.architecture = name, .classes = shape_of(shapes, "fc.weight", 2, name)[0], .channels = stem[1]};
-  config.options = {{"width", std::to_string(stem[0])},
-                    {"stem", stem[2] == 7 ? "imagenet" : "cifar"},
-                    {"shortcut", shapes.count("layer2.0.downsample.0.weight") ? "B" : "A"}};
-  return config;
-}
-
-Architecture resnet(const std::string& name, const std::string& description, std::vector<int64_t> blocks,
-                    bool bottleneck, const std::string& stem, int64_t width) {
-  const ResNetShape shape{.blocks = std::move(blocks), .bottleneck = bottleneck};
-  return {.name = name,
-          .description = description,
-          .options = {{"width", std::to_string(width)}, {"shortcut", "B"}, {"stem", stem}},
-          .build = [shape](const ModelConfig& c) { return std::make_unique<ResNet>(resnet_shape(shape, c)); },
-          .infer = [name](const NamedShapes& shapes) { return infer_resnet(name, shapes); }};
-}
-
 Table& table() {
   static Table& filled = [&]() -> Table& {
     static Table t;
-    for (const int64_t blocks : {3, 5, 7, 9}) {
-      const std::string depth = std::to_string(6 * blocks + 2);
-      enter(t, resnet("resnet" + depth, "ResNet-" + depth + " for CIFAR-sized images, three stages of 3x3 blocks",
-                      {blocks, blocks, blocks}, false, "cifar", 16));
-    }
-    enter(t, resnet("resnet18", "ResNet-18, torchvision's", {2, 2, 2, 2}, false, "imagenet", 64));
-    enter(t, resnet("resnet34", "ResNet-34, torchvision's", {3, 4, 6, 3}, false, "imagenet", 64));
-    enter(t, resnet("resnet50", "ResNet-50 v1.5, torchvision's", {3, 4, 6, 3}, true, "imagenet", 64));
-    enter(t, resnet("resnet101", "ResNet-101 v1.5, torchvision's", {3, 4, 23, 3}, true, "imagenet", 64));
+    for (const auto& family :
+         {resnet_architectures, preact_resnet_architectures, vgg_architectures, small_architectures})
+      for (Architecture& architecture : family()) enter(t, std::move(architecture));
     return t;
   }();
   return filled;
@@ -97,6 +47,20 @@ std::string keys_of(const Map& map) {
 }
 
 }  // namespace
+
+const Shape& shape_in(const NamedShapes& shapes, const std::string& name, int rank, const std::string& architecture) {
+  const auto found = shapes.find(name);
+  require(found != shapes.end(), "not a checkpoint of {}: it has no {}", architecture, name);
+  require(found->second.rank() == rank, "not a checkpoint of {}: its {} has the shape {}", architecture, name,
+          found->second.str());
+  return found->second;
+}
+
+int64_t count_numbered(const NamedShapes& shapes, const std::string& prefix, const std::string& suffix) {
+  int64_t count = 0;
+  while (shapes.count(prefix + std::to_string(count) + suffix)) count++;
+  return count;
+}
 
 std::string ModelConfig::str() const {
   std::string text = fmt::format("{}, classes {}, channels {}", architecture, classes, channels);

@@ -52,6 +52,9 @@ struct Architecture {
   /// Reads classes, channels and options from a checkpoint that came without a configuration. May be empty; throws
   /// Error when the shapes are not of this architecture.
   std::function<ModelConfig(const NamedShapes&)> infer;
+  /// The name in this model of what a checkpoint of another library calls `name` (timm's for torchvision's), or `name`
+  /// itself. Applied to every tensor of a checkpoint before `infer` and loading. May be empty.
+  std::function<std::string(const std::string& name)> rename = {};
 };
 
 /// Enters an architecture under its name, which must be free.

@@ -1,5 +1,7 @@
-// Residual networks: He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016; parameter names
-// and the place of the stride in bottlenecks (the 3×3 convolution, "v1.5") are torchvision's.
+// Residual networks: He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016; with groups,
+// Xie et al., "Aggregated residual transformations for deep neural networks" (ResNeXt), CVPR 2017; with more channels
+// inside, Zagoruyko and Komodakis, "Wide residual networks", BMVC 2016. Parameter names, and the place of the stride in
+// bottlenecks (the 3×3 convolution, "v1.5"), are those of torchvision and timm.
 #pragma once
 #include "models/layers.h"
 
@@ -15,7 +17,9 @@ struct ResNetShape {
   std::vector<int64_t> blocks = {2, 2, 2,
                                  2};  ///< per stage; each stage after the first halves the image, doubles the width
   bool bottleneck = false;            ///< 1×1, 3×3, 1×1 with four times the width out, instead of 3×3, 3×3
-  int64_t width = 64;                 ///< channels of the stem and of the first stage's 3×3 convolutions
+  int64_t width = 64;                 ///< channels of the stem; `planes` of the first stage
+  int64_t groups = 1;                 ///< of the 3×3 convolutions of bottlenecks
+  int64_t width_per_group = 64;       ///< they have groups · planes · width_per_group / 64 channels
   Shortcut shortcut = Shortcut::B;
   Stem stem = Stem::imagenet;
   int64_t channels = 3;

@@ -2,6 +2,7 @@
 
 #include "engine/backend.h"
 #include "engine/ops/gather.h"
+#include "engine/ops/linear.h"
 #include "engine/ops/reduce.h"
 
 namespace fastntk {
@@ -68,6 +69,17 @@ struct MaxPool final : Pool {
   }
 };
 
+// The matrix whose row i averages over ⌊i·in/out⌋ … ⌈(i+1)·in/out⌉ − 1, [1, …, 1, out, in] of this rank.
+Tensor adaptive_averages(int64_t out, int64_t in, int rank, DType dtype) {
+  Tensor matrix = Tensor::zeros({out, in}, dtype);
+  for (int64_t i = 0; i < out; i++) {
+    const int64_t from = i * in / out, to = ((i + 1) * in + out - 1) / out;
+    matrix.select(0, i).slice(0, from, to).fill(1 / static_cast<double>(to - from));
+  }
+  while (matrix.rank() < rank) matrix = matrix.unsqueeze(0);
+  return matrix;
+}
+
 // The transpose of average pooling, back to images of `height` × `width`.
 struct AveragePoolTransposed final : Pool {
   static inline const OpInfo& info =
@@ -120,6 +132,20 @@ struct AveragePool final : Pool {
 
 Variable max_pool2d(const Variable& x, const Pool2dOptions& options) { return apply(MaxPool(options), {x}); }
 Variable average_pool2d(const Variable& x, const Pool2dOptions& options) { return apply(AveragePool(options), {x}); }
+Variable adaptive_average_pool2d(const Variable& x, int64_t height, int64_t width) {
+  require(x.rank() == 4 && height > 0 && width > 0 && x.extent(1) > 0 && x.extent(2) > 0,
+          "adaptive_average_pool2d to {}×{} needs images [N, H, W, C], got {}", height, width, x.shape().str());
+  const int64_t n = x.extent(0), h = x.extent(1), w = x.extent(2), c = x.extent(3);
+  if (h == height && w == width) return x;
+  if (h % height == 0 && w % width == 0) {
+    const int64_t kh = h / height, kw = w / width;
+    return average_pool2d(x, {.kernel = {kh, kw}, .stride = {kh, kw}});
+  }
+  // Windows are products of intervals, so that the mean is taken along one axis after the other.
+  const Variable columns = matmul(adaptive_averages(width, w, 4, x.dtype()), x);  // [N, H, width, C]
+  const Variable rows = matmul(adaptive_averages(height, h, 3, x.dtype()), reshape(columns, {n, h, width * c}));
+  return reshape(rows, {n, height, width, c});
+}
 Variable global_average_pool(const Variable& x) {
   require(x.rank() >= 3, "global_average_pool needs images [N, H, W, C], got {}", x.shape().str());
   return mean(x, {-3, -2});

@@ -1,3 +1,4 @@
+#include <array>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <functional>
@@ -250,4 +251,30 @@ TEST_CASE("pooling and losses give the same bits in any batch and with any numbe
   CHECK(f(x).to_vector<float>() == one.to_vector<float>());
   CHECK(f(x.slice(0, 5, 6)).to_vector<float>() == one.slice(0, 5, 6).to_vector<float>());
   set_thread_count(before);
+}
+
+TEST_CASE("adaptive average pooling takes torch's windows, which may overlap or repeat", "[pool]") {
+  const int64_t n = 2, c = 3;
+  for (const auto& [h, w, oh, ow] : {std::array<int64_t, 4>{10, 7, 4, 3}, {2, 3, 7, 7}, {8, 6, 4, 3}, {5, 5, 5, 5}}) {
+    CAPTURE(h, w, oh, ow);
+    const Tensor x = random({n, h, w, c}, 5);
+    const auto v = x.to_vector<double>();
+    Tensor expected({n, oh, ow, c}, DType::float64);
+    double* out = expected.mutable_data<double>();
+    for (int64_t s = 0; s < n; s++)
+      for (int64_t i = 0; i < oh; i++)
+        for (int64_t j = 0; j < ow; j++)
+          for (int64_t k = 0; k < c; k++) {
+            double total = 0;
+            int64_t count = 0;
+            for (int64_t a = i * h / oh; a * oh < (i + 1) * h; a++)
+              for (int64_t b = j * w / ow; b * ow < (j + 1) * w; b++, count++)
+                total += v[static_cast<size_t>(((s * h + a) * w + b) * c + k)];
+            *out++ = total / static_cast<double>(count);
+          }
+    const auto f = [oh = oh, ow = ow](const Variable& y) { return adaptive_average_pool2d(y, oh, ow); };
+    check_close(f(x).value, expected, 1e-14);
+    if (oh != h) check_derivatives(f, x);
+  }
+  CHECK_THROWS_WITH(adaptive_average_pool2d(Tensor::zeros({2, 3}), 1, 1), Catch::Contains("[N, H, W, C]"));
 }

@@ -1,8 +1,9 @@
-// Names, order, shapes and counts are torchvision's.
+// Names, order, shapes and counts are those of torchvision and timm.
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <sstream>
 
+#include "engine/sha256.h"
 #include "models/peft.h"
 #include "models/registry.h"
 
@@ -10,13 +11,13 @@ using namespace fastntk;
 
 namespace {
 
-// "parameter conv1.weight 64 3 7 7" for every parameter and buffer of torchvision's model of this name.
-std::vector<std::string> torchvision_names(const std::string& architecture) {
-  std::ifstream file(FASTNTK_SOURCE_DIR "/tests/golden/torchvision_names.txt");
+// What follows PREFIX and a space on the lines of the list that torch_names.py made.
+std::vector<std::string> listed(const std::string& prefix) {
+  std::ifstream file(FASTNTK_SOURCE_DIR "/tests/golden/torch_names.txt");
   REQUIRE(file.good());
   std::vector<std::string> lines;
   for (std::string line; std::getline(file, line);)
-    if (line.starts_with(architecture + " ")) lines.push_back(line.substr(architecture.size() + 1));
+    if (line.starts_with(prefix + " ")) lines.push_back(line.substr(prefix.size() + 1));
   return lines;
 }
 
@@ -24,6 +25,14 @@ std::string line(const char* kind, const std::string& name, const Shape& shape) 
   std::string text = kind + (" " + name);
   for (const int64_t extent : shape) text += " " + std::to_string(extent);
   return text;
+}
+
+// "parameter conv1.weight 64 3 7 7" for every parameter, then every buffer.
+std::vector<std::string> lines_of(const Model& model) {
+  std::vector<std::string> lines;
+  for (const auto& [key, p] : model->named_parameters()) lines.push_back(line("parameter", key, p->value.shape()));
+  for (const auto& [key, b] : model->named_buffers()) lines.push_back(line("buffer", key, b->value.shape()));
+  return lines;
 }
 
 int64_t count(const ModelConfig& config, const std::string& subset) {
@@ -35,14 +44,26 @@ int64_t count(const ModelConfig& config, const std::string& subset) {
 TEST_CASE("names, order and shapes of the ImageNet ResNets are torchvision's") {
   for (const char* name : {"resnet18", "resnet34", "resnet50", "resnet101"}) {
     CAPTURE(name);
-    const Model model = build_model({.architecture = name, .classes = 1000});
-    std::vector<std::string> ours;
-    for (const auto& [key, p] : model->named_parameters()) ours.push_back(line("parameter", key, p->value.shape()));
-    for (const auto& [key, b] : model->named_buffers()) ours.push_back(line("buffer", key, b->value.shape()));
-    const auto theirs = torchvision_names(name);
+    const auto ours = lines_of(build_model({.architecture = name, .classes = 1000}));
+    const auto theirs = listed(name);
     REQUIRE(!theirs.empty());
     CHECK(ours == theirs);
   }
+}
+
+TEST_CASE("names, order and shapes of the other networks are those of torchvision and timm") {
+  int compared = 0;
+  for (const char* source : {"torchvision", "timm"})
+    for (const std::string& entry : listed("digest " + std::string(source))) {
+      const std::string name = entry.substr(0, entry.find(' '));
+      CAPTURE(source, name);
+      Sha256 digest;
+      for (const std::string& text : lines_of(build_model({.architecture = name, .classes = 1000})))
+        digest.add(text).add("\n");
+      CHECK(digest.hex() == entry.substr(name.size() + 1));
+      compared++;
+    }
+  CHECK(compared == 25);
 }
 
 TEST_CASE("the subsets have the counts of the literature") {

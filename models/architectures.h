@@ -1,0 +1,18 @@
+// The architectures of this repository, family by family, and what their `infer` functions share.
+#pragma once
+#include "models/registry.h"
+
+namespace fastntk {
+
+std::vector<Architecture> resnet_architectures();         // resnet.cpp
+std::vector<Architecture> preact_resnet_architectures();  // resnetv2.cpp
+std::vector<Architecture> vgg_architectures();            // vgg.cpp
+std::vector<Architecture> small_architectures();          // small_networks.cpp
+
+/// The shape of a parameter that a checkpoint of `architecture` must have, of this rank. Error otherwise.
+const Shape& shape_in(const NamedShapes& shapes, const std::string& name, int rank, const std::string& architecture);
+
+/// How many of PREFIX0SUFFIX, PREFIX1SUFFIX, … there are without a gap.
+int64_t count_numbered(const NamedShapes& shapes, const std::string& prefix, const std::string& suffix);
+
+}  // namespace fastntk
