@@ -78,6 +78,14 @@ class Backend {
   virtual void channel_affine_transposed_batch(const ChannelAffineTransposedBatch& arguments) const = 0;
   /// Mean and biased variance by channel of x [rows, C], accumulated in float64.
   virtual void channel_moments(const Tensor& x, Tensor& mean, Tensor& variance) const = 0;
+
+  // ---- row norm: the body of layer norm and RMS norm (ops/layer_norm.h) ----
+  struct RowNorm;
+  virtual void row_norm(const RowNorm& arguments) const = 0;
+  struct RowNormCore;
+  virtual void row_norm_core(const RowNormCore& arguments) const = 0;
+  struct RowNormSums;
+  virtual void row_norm_sums(const RowNormSums& arguments) const = 0;
 };
 
 /// The backend of a device.
@@ -109,6 +117,32 @@ struct Backend::ChannelAffineTransposedBatch {
   const Tensor* y;
   const Tensor &x, &mean, &a, &slope, &constant;
   Tensor& dx;
+};
+
+/// y = x̂ ⊙ a + b with x̂ = (x − mean) rstd by row of the last axis; the mean is zero unless `centre`, rstd = 1 / √(mean
+/// (x − mean)² + epsilon). Contiguous tensors: x, y [N, rows, D]; a, b [1 or N, D] (null: left out; b needs a); mean,
+/// rstd [N, rows, 1] are written where not null.
+struct Backend::RowNorm {
+  const Tensor& x;
+  const Tensor *a = nullptr, *b = nullptr;
+  double epsilon = 0;
+  bool centre = true;
+  Tensor &y, *mean = nullptr, *rstd = nullptr;
+};
+
+/// The derivative of x̂ at that point, which is self-adjoint, on a stack t [K, N, rows, D]: out = after ⊙ rstd (u −
+/// [centre] mean u − x̂ mean(u ⊙ x̂)), u = before ⊙ t. mean is null unless centre; before, after [1 or N, D] may be null.
+struct Backend::RowNormCore {
+  const Tensor &t, &x, *mean, &rstd;
+  const Tensor *before = nullptr, *after = nullptr;
+  Tensor& out;
+};
+
+/// sum = Σ t and sum_xhat = Σ t ⊙ x̂ over rows, [K, 1 or N, D], with 1 also over samples. What is null is not computed;
+/// x, mean, rstd are read for sum_xhat only.
+struct Backend::RowNormSums {
+  const Tensor &t, *x = nullptr, *mean = nullptr, *rstd = nullptr;
+  Tensor *sum = nullptr, *sum_xhat = nullptr;
 };
 
 }  // namespace fastntk

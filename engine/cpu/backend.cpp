@@ -8,6 +8,7 @@
 #include "engine/cpu/map.h"
 #include "engine/cpu/pool.h"
 #include "engine/cpu/reduce.h"
+#include "engine/cpu/row_norm.h"
 
 namespace fastntk {
 namespace {
@@ -44,6 +45,9 @@ class CpuBackend final : public Backend {
   void channel_moments(const Tensor& x, Tensor& mean, Tensor& variance) const override {
     cpu::channel_moments(x, mean, variance);
   }
+  void row_norm(const RowNorm& arguments) const override { cpu::row_norm(arguments); }
+  void row_norm_core(const RowNormCore& arguments) const override { cpu::row_norm_core(arguments); }
+  void row_norm_sums(const RowNormSums& arguments) const override { cpu::row_norm_sums(arguments); }
   void gemm(const Tensor& a, const Tensor& b, Tensor& out, bool keep_b) const override { cpu::gemm(a, b, out, keep_b); }
   void pool(PoolKind kind, const PoolShape& shape, const Tensor& x, Tensor& out, Tensor* where) const override {
     cpu::pool(kind, shape, x, out, where);

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "engine/backend.h"
+#include "engine/ops/coefficient.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/reduce.h"
 
@@ -11,29 +12,6 @@ namespace {
 
 // Inputs of both ops: x [N, …, C], γ [1 or N, C], β [1 or N, C], and perhaps a residual of x's shape.
 enum Input : int { input_x, input_gamma, input_beta, input_residual };
-
-Shape coefficient_shape(const Shape& x, const Shape& coefficient) {
-  // [1 or N, C] against [N, …, C]: ones in between.
-  Shape s = coefficient.leading(coefficient.rank() - 1);
-  for (int i = 2; i < x.rank(); i++) s.push_back(1);
-  return s + Shape{coefficient[-1]};
-}
-
-// γ or β, or a stack of tangents of one, so that it broadcasts against x.
-Variable spread(const Variable& coefficient, const Shape& x) {
-  return reshape(coefficient, coefficient_shape(x, coefficient.shape()));
-}
-
-// [N, …, C] as the kernels want it: [N, positions, C], contiguous.
-Tensor images(const Tensor& t) {
-  return t.contiguous().reshape({t.extent(0), t.shape().slice(1, t.rank() - 1).elements(), t.extent(-1)});
-}
-// A stack [K…, N, …, C] of a shape of rank r: [K, N, positions, C].
-Tensor stacked_images(const Tensor& t, int r) {
-  const int lead = t.rank() - r;
-  return t.contiguous().reshape({t.shape().leading(lead).elements(), t.extent(lead),
-                                 t.shape().slice(lead + 1, t.rank() - 1).elements(), t.extent(-1)});
-}
 
 struct BatchNorm : Op {
   BatchNorm(const OpInfo& info, double epsilon, bool relu) : Op(info), epsilon(epsilon), relu(relu) {}
@@ -88,13 +66,6 @@ struct BatchNorm : Op {
     }
     if (t.size() > input_residual && t[input_residual].defined()) sum = add_defined(sum, t[input_residual]);
     return relu ? where_positive(sum, at.output()) : sum;
-  }
-  // The sum of g over what γ or β was spread over.
-  static Variable to_coefficient(const Linearisation& at, int i, const Variable& g) {
-    const Shape& x = at.input_shape(input_x);
-    const int lead = g.rank() - x.rank();
-    return reshape(sum_to(g, coefficient_shape(x, at.input_shape(i)), x.rank()),
-                   g.shape().leading(lead) + at.input_shape(i));
   }
 };
 
@@ -177,8 +148,8 @@ struct BatchNormEval final : BatchNorm {
     const Variable g = relu ? where_positive(c, at.output()) : c;
     std::vector<Variable> out(static_cast<size_t>(at.inputs()));
     if (at.active(input_x)) out[input_x] = g * (spread(at.input(input_gamma), at.input_shape(input_x)) * rstd);
-    if (at.active(input_gamma)) out[input_gamma] = to_coefficient(at, input_gamma, g * xhat(at));
-    if (at.active(input_beta)) out[input_beta] = to_coefficient(at, input_beta, g);
+    if (at.active(input_gamma)) out[input_gamma] = coefficient_cotangent(at, input_x, input_gamma, g * xhat(at));
+    if (at.active(input_beta)) out[input_beta] = coefficient_cotangent(at, input_x, input_beta, g);
     if (at.inputs() > input_residual && at.active(input_residual)) out[input_residual] = g;
     return out;
   }
@@ -300,8 +271,9 @@ struct BatchNormTrain final : BatchNorm {
   std::vector<Variable> composed_vjp(const Linearisation& at, const Variable& c) const {
     std::vector<Variable> out(static_cast<size_t>(at.inputs()));
     if (at.active(input_x)) out[input_x] = core(at, c * spread(at.input(input_gamma), at.input_shape(input_x)));
-    if (at.active(input_gamma)) out[input_gamma] = to_coefficient(at, input_gamma, c * at_point(at).second);
-    if (at.active(input_beta)) out[input_beta] = to_coefficient(at, input_beta, c);
+    if (at.active(input_gamma))
+      out[input_gamma] = coefficient_cotangent(at, input_x, input_gamma, c * at_point(at).second);
+    if (at.active(input_beta)) out[input_beta] = coefficient_cotangent(at, input_x, input_beta, c);
     return out;
   }
   // The same in two passes: the sums Σ c and Σ c (x − μ), then dx = γ rstd (c − Σc / M − rstd² (x − μ) Σ c (x − μ) /

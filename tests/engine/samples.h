@@ -84,6 +84,8 @@ Samples pool_samples();
 Samples convolution_samples();
 Samples normalisation_samples();
 Samples resize_samples();
+Samples layer_norm_samples();
+Samples attention_samples();
 
 /// All families.
 Samples all_samples();

@@ -1,9 +1,6 @@
 #include "engine/cpu/isa/gemm.h"
 
 #include "engine/cpu/isa/vector.h"
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
 
 namespace fastntk::cpu::FASTNTK_ISA {
 namespace {
@@ -11,36 +8,6 @@ namespace {
 // With two vectors per row: 24 accumulators of 32 registers (14 x 2 fit too, but then the addresses of the rows do
 // not), 12 of 16.
 constexpr int tile_rows = vector_registers == 32 ? 12 : 6;
-
-// The first `count` elements only; the others are neither read nor written.
-template <class T>
-inline __attribute__((always_inline)) Vector<T> load_first(const T* p, int64_t count) {
-#if defined(__AVX512F__)
-  const auto mask = static_cast<__mmask16>((1U << count) - 1);
-  if constexpr (sizeof(T) == 4)
-    return (Vector<T>)_mm512_maskz_loadu_ps(mask, p);
-  else
-    return (Vector<T>)_mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), p);
-#else
-  Vector<T> v{};
-  for (int i = 0; i < lanes<T>; i++)
-    if (i < count) v[i] = p[i];
-  return v;
-#endif
-}
-template <class T>
-inline __attribute__((always_inline)) void store_first(T* p, Vector<T> v, int64_t count) {
-#if defined(__AVX512F__)
-  const auto mask = static_cast<__mmask16>((1U << count) - 1);
-  if constexpr (sizeof(T) == 4)
-    _mm512_mask_storeu_ps(p, mask, (__m512)v);
-  else
-    _mm512_mask_storeu_pd(p, static_cast<__mmask8>(mask), (__m512d)v);
-#else
-  for (int i = 0; i < lanes<T>; i++)
-    if (i < count) p[i] = v[i];
-#endif
-}
 
 // One register tile: R rows by V vectors, the last vector holding only `last` elements. Every loop over accumulators
 // must be unrolled, or the compiler keeps them in memory.

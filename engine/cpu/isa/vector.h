@@ -2,6 +2,9 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #ifndef FASTNTK_ISA
 #error "engine/cpu/isa/vector.h is for files compiled once per instruction set (cmake/isa.cmake)"
@@ -44,6 +47,79 @@ inline __attribute__((always_inline)) void store(T* p, Vector<T> v) {
 template <class T>
 inline __attribute__((always_inline)) Vector<T> splat(T x) {
   return x - Vector<T>{};  // compiles to one broadcast
+}
+
+/// The first `count` elements only; the others are neither read nor written, and zero in the register.
+template <class T>
+inline __attribute__((always_inline)) Vector<T> load_first(const T* p, int64_t count) {
+#if defined(__AVX512F__)
+  const auto mask = static_cast<__mmask16>((1U << count) - 1);
+  if constexpr (sizeof(T) == 4)
+    return (Vector<T>)_mm512_maskz_loadu_ps(mask, p);
+  else
+    return (Vector<T>)_mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), p);
+#else
+  Vector<T> v{};
+  for (int i = 0; i < lanes<T>; i++)
+    if (i < count) v[i] = p[i];
+  return v;
+#endif
+}
+template <class T>
+inline __attribute__((always_inline)) void store_first(T* p, Vector<T> v, int64_t count) {
+#if defined(__AVX512F__)
+  const auto mask = static_cast<__mmask16>((1U << count) - 1);
+  if constexpr (sizeof(T) == 4)
+    _mm512_mask_storeu_ps(p, mask, (__m512)v);
+  else
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>(mask), (__m512d)v);
+#else
+  for (int i = 0; i < lanes<T>; i++)
+    if (i < count) p[i] = v[i];
+#endif
+}
+
+/// In the place of a count: a whole register. So one body serves a loop and its last, partial vector.
+struct Whole {};
+template <class T>
+inline __attribute__((always_inline)) Vector<T> load(const T* p, Whole) {
+  return load(p);
+}
+template <class T>
+inline __attribute__((always_inline)) Vector<T> load(const T* p, int64_t count) {
+  return load_first(p, count);
+}
+template <class T>
+inline __attribute__((always_inline)) void store(T* p, Vector<T> v, Whole) {
+  store(p, v);
+}
+template <class T>
+inline __attribute__((always_inline)) void store(T* p, Vector<T> v, int64_t count) {
+  store_first(p, v, count);
+}
+/// v with zeros from element `count` on.
+template <class T>
+inline __attribute__((always_inline)) Vector<T> keep_first(Vector<T> v, Whole) {
+  return v;
+}
+template <class T>
+inline __attribute__((always_inline)) Vector<T> keep_first(Vector<T> v, int64_t count) {
+  for (int i = 0; i < lanes<T>; i++)
+    if (i >= count) v[i] = 0;
+  return v;
+}
+
+/// The sum of all lanes: neighbours first, then pairs of them, and so on.
+template <class T>
+inline __attribute__((always_inline)) T horizontal_sum(Vector<T> v) {
+  using Index = decltype(v < v);
+#pragma GCC unroll 4
+  for (int distance = 1; distance < lanes<T>; distance *= 2) {
+    Index partner{};
+    for (int i = 0; i < lanes<T>; i++) partner[i] = i ^ distance;
+    v += __builtin_shuffle(v, partner);
+  }
+  return v[0];
 }
 
 }  // namespace
