@@ -1,28 +1,12 @@
 #include "engine/ops/elementwise.h"
 
-#include "engine/backend.h"
 #include "engine/ops/reduce.h"
+#include "engine/ops/unary.h"
 
 namespace fastntk {
 namespace {
 
-// ---- one input: the linear map is diagonal, so jvp and vjp are the same function ----
-
-struct Unary : Op {
-  Unary(const OpInfo& info, UnaryKind kind, double parameter = 0) : Op(info), kind(kind), parameter(parameter) {}
-  UnaryKind kind;
-  double parameter;
-
-  Shape shape(std::span<const Shape> in) const override { return in[0]; }
-  Tensor forward(std::span<const Tensor> in, ActiveSet, std::vector<Tensor>&) const override {
-    Tensor out(in[0].shape(), in[0].dtype(), in[0].device());
-    backend_of(in[0]).map(kind, parameter, in[0], out);
-    return out;
-  }
-  virtual Variable diagonal(const Linearisation& at, const Variable& t) const = 0;
-  Variable jvp(const Linearisation& at, std::span<const Variable> t) const override { return diagonal(at, t[0]); }
-  std::vector<Variable> vjp(const Linearisation& at, const Variable& c) const override { return {diagonal(at, c)}; }
-};
+// ---- one input ----
 
 struct Scale final : Unary {
   static inline const OpInfo& info = register_op({"scale", "y = α x", "dy = α dx"});

@@ -4,10 +4,22 @@ namespace fastntk::test {
 
 Samples all_samples() {
   Samples all;
-  for (const Samples& family :
-       {elementwise_samples(), reduce_samples(), shape_samples(), linear_samples(), softmax_samples(), index_samples(),
-        loss_samples(), pool_samples(), convolution_samples(), normalisation_samples(), layer_norm_samples(),
-        attention_samples(), resize_samples()})
+  for (const Samples& family : {
+           elementwise_samples(),
+           activation_samples(),
+           reduce_samples(),
+           shape_samples(),
+           linear_samples(),
+           softmax_samples(),
+           index_samples(),
+           loss_samples(),
+           pool_samples(),
+           convolution_samples(),
+           normalisation_samples(),
+           layer_norm_samples(),
+           attention_samples(),
+           resize_samples(),
+       })
     all.insert(all.end(), family.begin(), family.end());
   return all;
 }

@@ -74,6 +74,7 @@ struct Sample {
 
 using Samples = std::vector<Sample>;
 Samples elementwise_samples();
+Samples activation_samples();
 Samples reduce_samples();
 Samples shape_samples();
 Samples linear_samples();
