@@ -1,8 +1,10 @@
 // Element-wise ops at the points that the op tests keep away from.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
 
+#include "engine/ops/activation.h"
 #include "engine/ops/elementwise.h"
 #include "engine/tape.h"
 
@@ -13,7 +15,65 @@ namespace {
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
+// Every function with a kernel of its own, its exact value, where it is looked at, and the largest error in units of
+// the machine precision, of the value or of what it is a difference of.
+struct Function {
+  const char* name;
+  Variable (*function)(const Variable&);
+  long double (*exact)(long double);
+  double from, to, error;
+  long double (*size)(long double);
+};
+
+const long double root_half = std::sqrt(0.5L), root_two_over_pi = std::sqrt(2 / std::acos(-1.0L));
+long double sigmoid_of(long double x) { return 1 / (1 + std::exp(-x)); }
+long double gelu_tanh_inner(long double x) { return 2 * root_two_over_pi * (x + 0.044715L * x * x * x); }
+long double one(long double) { return 1; }
+
+const Function functions[] = {
+    {"exp", exp, std::exp, -87, 88, 2, std::exp},
+    {"tanh", tanh, std::tanh, -12, 12, 2, std::tanh},
+    {"erf", erf, std::erf, -6, 6, 2, std::erf},
+    {"gelu", [](const Variable& x) { return gelu(x); },
+     [](long double x) { return x * 0.5L * std::erfc(-x * root_half); }, -9, 9, 64,
+     [](long double x) { return x * 0.5L * std::erfc(-x * root_half); }},
+    {"gelu_derivative", [](const Variable& x) { return gelu_derivative(x); },
+     [](long double x) {
+       return 0.5L * std::erfc(-x * root_half) + 0.5L * root_two_over_pi * x * std::exp(-0.5L * x * x);
+     },
+     -9, 9, 4, one},
+    {"gelu, tanh", [](const Variable& x) { return gelu(x, GeluApproximation::tanh); },
+     [](long double x) { return x * sigmoid_of(gelu_tanh_inner(x)); }, -9, 9, 6,
+     [](long double x) { return std::max(1.0L, x); }},
+    {"gelu_derivative, tanh", [](const Variable& x) { return gelu_derivative(x, GeluApproximation::tanh); },
+     [](long double x) {
+       const long double s = sigmoid_of(gelu_tanh_inner(x));
+       return s + x * s * (1 - s) * 2 * root_two_over_pi * (1 + 3 * 0.044715L * x * x);
+     },
+     -9, 9, 6, one},
+};
+
 }  // namespace
+
+TEST_CASE("functions with vectorised kernels are exact to a few units of the last place", "[ops]") {
+  for (const Function& f : functions)
+    for (const DType dtype : {DType::float32, DType::float64}) {
+      const int64_t n = 20011;
+      Tensor x({n}, DType::float64);
+      for (int64_t i = 0; i < n; i++)
+        x.mutable_data<double>()[i] = f.from + (f.to - f.from) * static_cast<double>(i) / static_cast<double>(n);
+      x = x.to(dtype);
+      const auto at = x.to(DType::float64).to_vector<double>();
+      const auto y = f.function(x).value.to(DType::float64).to_vector<double>();
+      const double unit = dtype == DType::float32 ? 0x1p-23 : 0x1p-52;
+      double worst = 0;
+      for (size_t i = 0; i < y.size(); i++)
+        worst =
+            std::max(worst, static_cast<double>(std::abs(y[i] - f.exact(at[i])) / (std::abs(f.size(at[i])) * unit)));
+      INFO(f.name << ", " << name_of(dtype));
+      CHECK(worst <= f.error);
+    }
+}
 
 TEST_CASE("relu: zero has derivative zero, and a NaN stays one, at every place of a vector register") {
   for (const DType dtype : {DType::float32, DType::float64}) {

@@ -168,10 +168,17 @@ FASTNTK_INLINE V erf(V x) {
   return z < Element<V>(1) ? near : x < Element<V>(0) ? -far : far;
 }
 
+// 1 / (1 + exp(−x)) and its derivative.
+template <class V>
+FASTNTK_INLINE V sigmoid(V x, V& derivative) {
+  const V e = exp(-absolute(x)), y = Element<V>(1) / (e + Element<V>(1));
+  derivative = e * y * y;
+  return x < Element<V>(0) ? e * y : y;
+}
 template <class V>
 FASTNTK_INLINE V sigmoid(V x) {
-  const V e = exp(-absolute(x)), y = Element<V>(1) / (e + Element<V>(1));
-  return x < Element<V>(0) ? e * y : y;
+  V derivative;
+  return sigmoid(x, derivative);
 }
 
 // log(1 + eˣ)
@@ -212,12 +219,13 @@ template <class V>
 FASTNTK_INLINE V gelu_tanh(V x) {
   return x * sigmoid(gelu_tanh_argument(x) * Element<V>(2));
 }
-// s + x s (1 − s) 2u', s = ½ (1 + tanh u) = sigmoid(2u)
+// s + x s' 2u', s = ½ (1 + tanh u) = sigmoid(2u)
 template <class V>
 FASTNTK_INLINE V gelu_tanh_derivative(V x) {
-  const V s = sigmoid(gelu_tanh_argument(x) * Element<V>(2));
-  const V slope = x * x * Element<V>(6 * 0.79788456080286535588 * 0.044715) + Element<V>(2 * 0.79788456080286535588);
-  return s * (Element<V>(1) - s) * x * slope + s;
+  V slope;
+  const V s = sigmoid(gelu_tanh_argument(x) * Element<V>(2), slope);
+  const V inner = x * x * Element<V>(6 * 0.79788456080286535588 * 0.044715) + Element<V>(2 * 0.79788456080286535588);
+  return slope * x * inner + s;
 }
 
 }  // namespace
