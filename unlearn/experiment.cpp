@@ -10,15 +10,6 @@
 namespace fastntk {
 namespace {
 
-// Measures time and peak memory of what it runs.
-template <class F>
-Phase measure(const std::string& name, F&& f) {
-  reset_peak_memory();
-  const Stopwatch clock;
-  f();
-  return {name, clock.seconds(), memory_statistics().peak};
-}
-
 // "RULE", "relinearise:K" or "RULE+relinearise:K".
 struct ParsedRule {
   std::string closed_form;  // empty if there is none
@@ -49,14 +40,13 @@ struct Logits {
 class TaskRun {
  public:
   TaskRun(Module& model, const Subset& subset, const Finetuned& finetuned, const Samples& data, const Samples& test,
-          const ForgetTask& task, const ExperimentConfig& config, const LinearisedSet& linearised,
-          const Phase& jacobian_phase)
+          const ForgetTask& task, const ExperimentConfig& config, FastNtk* rules, const Phase& jacobian_phase)
       : model_(model),
         subset_(subset),
         finetuned_(finetuned),
         task_(task),
         config_(config),
-        linearised_(linearised),
+        rules_(rules),
         jacobian_phase_(jacobian_phase),
         loss_(find_loss(config.finetune.loss)),
         rho_(ridge_of(config.finetune, data.size())),
@@ -131,13 +121,10 @@ class TaskRun {
     Tensor theta = finetuned_.theta_star;
     ReportRow extra;
     if (!parsed.closed_form.empty()) {
+      require(rules_ != nullptr, "the rule '{}' needs a linearised set", rule);
+      const Update update = rules_->update(parsed.closed_form);
       extra.phases.push_back(jacobian_phase_);
-      Update update;
-      extra.phases.push_back(measure("solve", [&] {
-        FastNtk ntk(linearised_, task_.forget, finetuned_.theta0, finetuned_.theta_star, loss_, rho_,
-                    config_.mean_convention ? rho_retain_ : rho_);
-        update = ntk.update(parsed.closed_form);
-      }));
+      extra.phases.insert(extra.phases.end(), update.phases.begin(), update.phases.end());
       extra.solves = update.solves;
       theta = update.theta;
     }
@@ -228,7 +215,7 @@ class TaskRun {
   const Finetuned& finetuned_;
   const ForgetTask& task_;
   const ExperimentConfig& config_;
-  const LinearisedSet& linearised_;
+  FastNtk* rules_;  // null where no rule is in closed form
   const Phase& jacobian_phase_;
   const Loss& loss_;
   double rho_, rho_retain_ = 0, gradient_at_start_ = 0;
@@ -267,9 +254,19 @@ std::vector<ReportRow> run_tasks(Module& model, const Finetuned& finetuned, cons
       Jacobian j = jacobian(model, subset, data.inputs, config.jacobian);
       linearised = {std::move(j.rows), std::move(j.logits), data.labels};
     });
+  const Loss& loss = find_loss(config.finetune.loss);
+  const double rho = ridge_of(config.finetune, data.size());
+  std::optional<FastNtk> on_data;  // what all tasks share: the systems of D
   std::vector<ReportRow> rows;
   for (const ForgetTask& task : tasks) {
-    TaskRun run(model, subset, finetuned, data, test, task, config, linearised, phase);
+    std::optional<FastNtk> rules;
+    if (closed_form) {
+      const auto retained = data.size() - static_cast<int64_t>(task.forget.size());
+      const double rho_retain = config.mean_convention ? ridge_of(config.finetune, retained) : rho;
+      if (!on_data) on_data.emplace(linearised, Positions{}, finetuned.theta0, finetuned.theta_star, loss, rho, rho);
+      rules.emplace(on_data->for_request(task.forget, rho_retain));
+    }
+    TaskRun run(model, subset, finetuned, data, test, task, config, rules ? &*rules : nullptr, phase);
     const auto more = run.run(on_row, last_theta);
     rows.insert(rows.end(), more.begin(), more.end());
   }

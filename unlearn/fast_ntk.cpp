@@ -82,40 +82,69 @@ Tensor FastNtk::residuals(const Positions& s, Residual kind, bool from_theta0) c
   return combine(r, -1, rows_times(set_, s, combine(theta0_, -1, theta_star_)));
 }
 
-RidgeSystem& FastNtk::retain_system() {
-  if (!retain_system_) retain_system_.emplace(set_, retain_, retain_ridge_, representation_, "D_r");
-  return *retain_system_;
-}
-RidgeSystem& FastNtk::full_system() {
-  if (!full_system_) full_system_.emplace(set_, all_, ridge_, representation_, "D");
-  return *full_system_;
+FastNtk FastNtk::for_request(Positions forget, double retain_ridge) const {
+  FastNtk other(set_, std::move(forget), theta0_, theta_star_, loss_, ridge_, retain_ridge, representation_);
+  other.on_all_ = on_all_;
+  return other;
 }
 
-Update FastNtk::shift(const std::string& rule, Residual kind, bool from_theta0) {
-  Update out{.rule = rule, .theta = theta_star_.clone()};
-  if (forget_.empty()) return out;
-  const Tensor after = retain_system().solve_rows(residuals(retain_, kind, from_theta0));
-  const Tensor before = full_system().solve_rows(residuals(all_, kind, from_theta0));
-  out.theta = combine(theta_star_, 1, combine(after, -1, before));
-  out.solves = {retain_system().report(), full_system().report()};
-  return out;
+RidgeSystem& FastNtk::system_of(Parts& parts, const Positions& s, double ridge, const char* name, Update& out) {
+  if (!parts.system)
+    parts.system_phase =
+        measure(fmt::format("factor {}", name), [&] { parts.system.emplace(set_, s, ridge, representation_, name); });
+  out.phases.push_back(parts.system_phase);
+  return *parts.system;
+}
+
+const FastNtk::NewtonOptimum& FastNtk::newton_of(Parts& parts, const Positions& s, double ridge, const Tensor& start,
+                                                 const char* name, Update& out) {
+  if (!parts.newton)
+    parts.newton_phase = measure(fmt::format("newton {}", name), [&] { parts.newton = newton(s, ridge, start, name); });
+  out.phases.push_back(parts.newton_phase);
+  out.solves.insert(out.solves.end(), parts.newton->solves.begin(), parts.newton->solves.end());
+  out.newton = parts.newton->steps;
+  return *parts.newton;
+}
+
+void FastNtk::shift(Residual kind, bool from_theta0, Update& out) {
+  RidgeSystem &after = retain_system(out), &before = full_system(out);
+  out.phases.push_back(measure("solve", [&] {
+    const Tensor end = after.solve_rows(residuals(retain_, kind, from_theta0));
+    const Tensor start = before.solve_rows(residuals(all_, kind, from_theta0));
+    out.theta = combine(theta_star_, 1, combine(end, -1, start));
+  }));
+  out.solves = {after.report(), before.report()};
+}
+
+void FastNtk::solve(Update& out) {
+  RidgeSystem& system = retain_system(out);
+  out.phases.push_back(measure("solve", [&] {
+    out.theta = combine(theta0_, 1, system.solve_rows(residuals(retain_, Residual::squared, true)));
+  }));
+  out.solves = {system.report()};
 }
 
 // Golatkar et al., "Forgetting outside the box", ECCV 2020, the scale of their appendix.
-Update FastNtk::golatkar_scaled() {
-  Update out = shift("golatkar-scaled", Residual::squared, false);
-  if (forget_.empty()) return out;
-  const Tensor delta = combine(out.theta, -1, theta_star_);
-  const Tensor e = combine(combine(theta_star_, -1, theta0_), -1,
-                           retain_system().solve_rows(residuals(retain_, Residual::squared, false)));
-  const double c = cosine(delta.to_vector<double>(), e.to_vector<double>()), length = norm_of(delta);
-  out.scale = length > 0 ? 1 + 2 * std::abs(c) * norm_of(e) / length : 1;
-  out.theta = combine(theta_star_, out.scale, delta);
-  return out;
+void FastNtk::golatkar_scaled(Update& out) {
+  shift(Residual::squared, false, out);
+  out.phases.push_back(measure("scale", [&] {
+    const Tensor delta = combine(out.theta, -1, theta_star_);
+    const Tensor e = combine(combine(theta_star_, -1, theta0_), -1,
+                             on_retain_.system->solve_rows(residuals(retain_, Residual::squared, false)));
+    const double c = cosine(delta.to_vector<double>(), e.to_vector<double>()), length = norm_of(delta);
+    out.scale = length > 0 ? 1 + 2 * std::abs(c) * norm_of(e) / length : 1;
+    out.theta = combine(theta_star_, out.scale, delta);
+  }));
+}
+
+void FastNtk::newton_rule(bool shifted, Update& out) {
+  const Tensor full = newton_of(*on_all_, all_, ridge_, theta_star_, "D", out).theta;
+  const Tensor retain = newton_of(on_retain_, retain_, retain_ridge_, full, "D_r", out).theta;
+  out.theta = shifted ? combine(theta_star_, 1, combine(retain, -1, full)) : retain.clone();
 }
 
 // The minimum over θ of Σ_S ℓ(f_lin(θ)) + ½ρ‖θ − θ0‖²: convex, by Newton's method with backtracking.
-Tensor FastNtk::newton(const Positions& s, double ridge, const Tensor& start, const char* name, Update& report) {
+FastNtk::NewtonOptimum FastNtk::newton(const Positions& s, double ridge, const Tensor& start, const char* name) const {
   const int64_t C = set_.classes(), n = static_cast<int64_t>(s.size());
   const auto labels = set_.labels.to_vector<int64_t>();
   const Tensor all_logits = set_.logits.to(DType::float64).contiguous();
@@ -143,19 +172,20 @@ Tensor FastNtk::newton(const Positions& s, double ridge, const Tensor& start, co
 
   Tensor theta = start.clone(), f = logits_at(theta);
   double value = objective_at(theta, f);
-  report.newton.clear();
+  NewtonOptimum out;
   const double scale = norm_of(gradient_at(theta0_, logits_at(theta0_)));
   for (int k = 0; k < newton_limit; k++) {
     const Tensor gradient = gradient_at(theta, f);
     const double length = norm_of(gradient);
     NewtonStep step{.objective = value, .gradient_norm = length};
     if (length <= newton_tolerance * scale) {
-      report.newton.push_back(step);
-      return theta;
+      out.steps.push_back(step);
+      out.theta = theta;
+      return out;
     }
     RidgeSystem system(weighted_gram(set_, s, loss_, f), ridge, fmt::format("{} newton {}", name, k + 1));
     const Tensor direction = system.solve(gradient);
-    report.solves.push_back(system.report());
+    out.solves.push_back(system.report());
     double slope = 0;
     for (int64_t i = 0; i < direction.elements(); i++)
       slope += direction.data<double>()[i] * gradient.data<double>()[i];
@@ -172,7 +202,7 @@ Tensor FastNtk::newton(const Positions& s, double ridge, const Tensor& start, co
               value, length);
     }
     step.step_length = t;
-    report.newton.push_back(step);
+    out.steps.push_back(step);
   }
   fail("Newton's method on {} did not reach a gradient norm of {} times its start in {} steps", name, newton_tolerance,
        newton_limit);
@@ -180,24 +210,15 @@ Tensor FastNtk::newton(const Positions& s, double ridge, const Tensor& start, co
 
 Update FastNtk::update(const std::string& rule) {
   check_rule(rule, loss_.name);
-  if (rule == "shift") return shift(rule, Residual::squared, true);
-  if (rule == "residual") return shift(rule, Residual::softmax, true);
-  if (rule == "golatkar") return shift(rule, Residual::squared, false);
-  if (rule == "golatkar-scaled") return golatkar_scaled();
-  Update out{.rule = rule};
-  if (rule == "solve") {
-    out.theta = combine(theta0_, 1, retain_system().solve_rows(residuals(retain_, Residual::squared, true)));
-    out.solves = {retain_system().report()};
-    return out;
-  }
-  if (rule == "newton-shift" && forget_.empty()) {
-    out.theta = theta_star_.clone();
-    return out;
-  }
-  if (!newton_full_) newton_full_ = newton(all_, ridge_, theta_star_, "D", out);
-  if (!newton_retain_) newton_retain_ = newton(retain_, retain_ridge_, *newton_full_, "D_r", out);
-  out.theta = rule == "newton-solve" ? newton_retain_->clone()
-                                     : combine(theta_star_, 1, combine(*newton_retain_, -1, *newton_full_));
+  Update out{.rule = rule, .theta = theta_star_.clone()};
+  const bool goes_to_an_optimum = rule == "solve" || rule == "newton-solve";
+  if (forget_.empty() && !goes_to_an_optimum) return out;  // θ* to the bit
+  if (rule == "shift") shift(Residual::squared, true, out);
+  if (rule == "residual") shift(Residual::softmax, true, out);
+  if (rule == "golatkar") shift(Residual::squared, false, out);
+  if (rule == "golatkar-scaled") golatkar_scaled(out);
+  if (rule == "solve") solve(out);
+  if (rule == "newton-solve" || rule == "newton-shift") newton_rule(rule == "newton-shift", out);
   return out;
 }
 

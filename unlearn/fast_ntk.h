@@ -2,11 +2,12 @@
 // subset; docs/mathematics.md derives every rule). θ* was fine-tuned from θ0 on D = D_r ∪ D_f with ½ρ‖θ − θ0‖² added to
 // the summed loss.
 #pragma once
-#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "unlearn/phase.h"
 #include "unlearn/rows.h"
 
 namespace fastntk {
@@ -34,10 +35,14 @@ struct Update {
   double scale = 1;
   std::vector<SolveReport> solves;
   std::vector<NewtonStep> newton;  ///< of the last Newton iteration
+  /// What the rule rests on, and the rule itself. A part that an earlier rule made is listed with what it cost then, so
+  /// that the sum is what this rule takes alone.
+  std::vector<Phase> phases;
 };
 
-/// All rules for one forget set; Gram matrices and factors are made once and shared. P ≤ |S|·C decides between primal
-/// and dual for each set unless `representation` says otherwise (newton is primal).
+/// All rules for one forget set. Gram matrices, factors and linearised optima are made once and shared between the
+/// rules; those of D also between requests (for_request). P ≤ |S|·C decides between primal and dual for each set unless
+/// `representation` says otherwise (newton is primal).
 class FastNtk {
  public:
   /// `set` is D linearised at θ*; `forget` are positions in it, ascending. theta0, theta_star [P] float64; ridges ρ > 0
@@ -45,6 +50,9 @@ class FastNtk {
   /// the retain set would be empty.
   FastNtk(const LinearisedSet& set, Positions forget, Tensor theta0, Tensor theta_star, const Loss& loss, double ridge,
           double retain_ridge, Representation representation = Representation::automatic);
+
+  /// Another request on the same D: what has been or will be computed from all of D is shared with this one.
+  FastNtk for_request(Positions forget, double retain_ridge) const;
 
   /// θ after forgetting. With D_f = ∅ every shift is exactly zero.
   Update update(const std::string& rule);
@@ -57,12 +65,30 @@ class FastNtk {
 
  private:
   enum class Residual : uint8_t { squared, softmax };
+  struct NewtonOptimum {
+    Tensor theta;
+    std::vector<SolveReport> solves;
+    std::vector<NewtonStep> steps;
+  };
+  // What is computed once for a set S (D or D_r), each with the phase in which it was.
+  struct Parts {
+    std::optional<RidgeSystem> system;
+    std::optional<NewtonOptimum> newton;
+    Phase system_phase, newton_phase;
+  };
+
+  RidgeSystem& system_of(Parts& parts, const Positions& s, double ridge, const char* name, Update& out);
+  const NewtonOptimum& newton_of(Parts& parts, const Positions& s, double ridge, const Tensor& start, const char* name,
+                                 Update& out);
+  RidgeSystem& full_system(Update& out) { return system_of(*on_all_, all_, ridge_, "D", out); }
+  RidgeSystem& retain_system(Update& out) { return system_of(on_retain_, retain_, retain_ridge_, "D_r", out); }
+  NewtonOptimum newton(const Positions& s, double ridge, const Tensor& start, const char* name) const;
+
   Tensor residuals(const Positions& s, Residual kind, bool from_theta0) const;
-  RidgeSystem& retain_system();
-  RidgeSystem& full_system();
-  Tensor newton(const Positions& s, double ridge, const Tensor& start, const char* name, Update& report);
-  Update shift(const std::string& rule, Residual kind, bool from_theta0);
-  Update golatkar_scaled();
+  void shift(Residual kind, bool from_theta0, Update& out);
+  void solve(Update& out);
+  void golatkar_scaled(Update& out);
+  void newton_rule(bool shifted, Update& out);
 
   const LinearisedSet& set_;
   Positions forget_, retain_, all_;
@@ -70,8 +96,8 @@ class FastNtk {
   const Loss& loss_;
   double ridge_, retain_ridge_;
   Representation representation_;
-  std::optional<RidgeSystem> retain_system_, full_system_;
-  std::optional<Tensor> newton_full_, newton_retain_;
+  std::shared_ptr<Parts> on_all_ = std::make_shared<Parts>();
+  Parts on_retain_;
 };
 
 }  // namespace fastntk

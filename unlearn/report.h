@@ -6,16 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "unlearn/phase.h"
 #include "unlearn/relinearise.h"
 
 namespace fastntk {
-
-/// Time and memory of one part of a method. peak_bytes is the high-water mark of the counting allocator during it.
-struct Phase {
-  std::string name;
-  double seconds = 0;
-  size_t peak_bytes = 0;
-};
 
 /// One method on one task: a model, and what was measured of it. NaN stands for what could not be computed.
 struct ReportRow {
