@@ -205,12 +205,14 @@ std::vector<Variable> Tape::vjp(const Variable& output, const Variable& cotangen
   std::vector<Variable> cotangents(static_cast<size_t>(slots_));
   std::vector<Variable> kept(static_cast<size_t>(slots_));  // leaves and whatever else was asked for
   std::vector<char> wanted(static_cast<size_t>(slots_), 0);
+  int earliest = slots_;  // of what was asked for; nothing before it matters
   for (const Variable& v : leaves) {
     check_ours(v, "the leaf given to vjp");
     wanted[static_cast<size_t>(v.slot)] = 1;
+    earliest = std::min(earliest, v.slot);
   }
   cotangents[static_cast<size_t>(output.slot)] = cotangent;
-  for (size_t k = records_.size(); k-- > 0;) {
+  for (size_t k = records_.size(); k-- > 0 && records_[k].output > earliest;) {
     // By value of the record's index: a differentiable application appends to records_ while it runs.
     const size_t slot = static_cast<size_t>(records_[k].output);
     Variable c = std::move(cotangents[slot]);

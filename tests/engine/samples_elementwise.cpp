@@ -1,7 +1,10 @@
 // Element-by-element ops. Rows of 19 are longer than a vector register and no multiple of one.
+#include <algorithm>
 #include <cmath>
 
 #include "engine/ops/elementwise.h"
+#include "engine/ops/logaddexp.h"
+#include "engine/recompute.h"
 #include "engine/samples.h"
 
 namespace fastntk::test {
@@ -41,6 +44,9 @@ const std::vector<BinaryOp>& binary_ops() {
        [](ActiveSet active) { return Saved{.inputs = 2, .output = (active & 2U) != 0}; }},
       {"where_positive", where_positive, [](double a, double b) { return b > 0 ? a : 0; }, Draw::off_zero,
        [](ActiveSet active) { return Saved{.inputs = (active & 1U) << 1}; }},
+      {"logaddexp", logaddexp,
+       [](double a, double b) { return std::max(a, b) + std::log1p(std::exp(-std::abs(a - b))); }, Draw::normal,
+       [](ActiveSet active) { return Saved{.inputs = active, .output = true}; }},
   };
   return ops;
 }
@@ -87,6 +93,19 @@ Samples elementwise_samples() {
     all.push_back(binary_sample(op, "a scalar", {}, {3, 2}, 0));
     all.push_back(binary_sample(op, "no elements", {0, 3}, {1, 3}, 0));
   }
+  // Recomputation, of a function in which the derivative by either input needs both.
+  const auto body = [](const Variable& a, const Variable& b) { return exp(a * b); };
+  all.push_back(
+      {.op = "recompute",
+       .note = "exp(a ⊙ b)",
+       .inputs = {{{2, 5, 7}}, {{1, 1, 7}}},
+       .function = [=](const Values& v) { return recompute(body, v); },
+       .reference =
+           [](const Arrays& x) { return binary(x[0], x[1], [](double a, double b) { return std::exp(a * b); }); },
+       .saved = [](ActiveSet) { return Saved{.inputs = 3}; },
+       .samples = 2,
+       .refusals = {{{{2, 3}, {2, 4}}}},
+       .called = "multiply"});
   return all;
 }
 

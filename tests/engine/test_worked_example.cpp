@@ -1,4 +1,4 @@
-// The worked example of docs/tape.md: an op and its entry in the sample database. The page quotes this file.
+// The worked example of docs/add-an-op.md: an op and its entry in the sample database. The page quotes this file.
 #include <catch2/catch.hpp>
 #include <cmath>
 
@@ -57,7 +57,7 @@ Sample times_exp_sample() {
 
 }  // namespace
 
-TEST_CASE("the worked example of docs/tape.md passes the op tests", "[ops]") {
+TEST_CASE("the worked example of docs/add-an-op.md passes the op tests", "[ops]") {
   const Sample sample = times_exp_sample();
   Report report;
   check_sample(sample, report);

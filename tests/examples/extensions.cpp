@@ -1,5 +1,5 @@
 // What code outside the repository can add without a change here: a module and its architecture, a loss, a data set.
-// (An op: docs/tape.md.) docs/architecture.md quotes this file.
+// (An op: docs/add-an-op.md; a whole model: docs/add-a-model.md.) docs/architecture.md quotes this file.
 #include <fmt/core.h>
 
 #include <cmath>
