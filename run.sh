@@ -18,6 +18,7 @@ commands=(
   test "build everything and run the tests"
   check "all of it: every combination of the op tests, sanitizers, a foreign project, formatting, static analysis"
   bench "measure the speed, beside PyTorch where one is found"
+  parity "compare full-size models with PyTorch, torchvision and timm (a Python that has them: FASTNTK_TORCH_PYTHON)"
   table "make the whole table that the README shows"
   build "build everything"
   help "this list"
@@ -50,6 +51,15 @@ command_check() {
 command_bench() {
   build all
   exec "$root/bench/run.sh" "$@"
+}
+
+command_parity() {
+  if [[ -z ${FASTNTK_TORCH_PYTHON:-} ]]; then
+    say "parity needs PyTorch: set FASTNTK_TORCH_PYTHON to a Python that has torch, torchvision, timm and safetensors"
+    exit 1
+  fi
+  build fastntk_app
+  exec "$FASTNTK_TORCH_PYTHON" "$root/tests/parity/parity.py" "$program" "$@"
 }
 
 command_table() {

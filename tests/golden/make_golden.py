@@ -104,4 +104,5 @@ def main():
     save_file(out, sys.argv[1], {"made_by": "make_golden.py", "torch": torch.__version__})
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -41,3 +41,22 @@ TEST_CASE("the dot test holds on every record of a ResNet-20 tape") {
   CHECK(tape.records().size() > 60);
   CHECK(test::failed_dot_tests(tape, 1e-12) == none);
 }
+
+TEST_CASE("the dot test holds on every record of a ResNet-50 tape") {
+  const Model model = make_model({.architecture = "resnet50", .classes = 20}, 1);
+  model->to(DType::float64);
+  const Tensor x = Random(3).normal_tensor({2, 64, 64, 3}, DType::float64);
+  const Tensor labels = Tensor::from<int64_t>({2}, {4, 19});
+  {
+    Tape tape;
+    const Pass pass = Pass::per_sample(*model, choose(*model, "bn+head"), tape, 2);
+    cross_entropy(model->forward(pass, x), labels);
+    CHECK(tape.records().size() > 110);
+    CHECK(test::failed_dot_tests(tape, 1e-12) == none);
+  }
+  Tape tape;
+  const Pass training = Pass::shared(*model, choose(*model, "all"), tape, Mode::train);
+  mean(cross_entropy(model->forward(training, x), labels, 0.1));
+  CHECK(tape.records().size() > 170);
+  CHECK(test::failed_dot_tests(tape, 1e-12) == none);
+}

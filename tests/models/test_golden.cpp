@@ -1,47 +1,25 @@
 // Values that PyTorch computed: see tests/golden/make_golden.py.
-#include <catch2/catch.hpp>
-#include <cmath>
+#include "golden/golden.h"
 
-#include "engine/ops/convolution.h"
+#include <catch2/catch.hpp>
+
 #include "engine/ops/reduce.h"
 #include "engine/ops/softmax.h"
-#include "engine/safetensors.h"
 #include "models/checkpoint.h"
 #include "models/pass.h"
 #include "models/resnet.h"
 
 using namespace fastntk;
+using test::relative_error;
 
 namespace {
 
-const SafeTensors& golden() {
-  static const SafeTensors file = SafeTensors::load(FASTNTK_SOURCE_DIR "/tests/golden/golden_resnet.safetensors");
+const test::Golden& golden() {
+  static const test::Golden file("golden_resnet.safetensors");
   return file;
 }
-
-Tensor golden(const std::string& name) {
-  const Tensor* const found = golden().find(name);
-  INFO(name);
-  REQUIRE(found);
-  return *found;
-}
-
-// The tensors whose names begin with `prefix`, without it.
-NamedTensors with_prefix(const std::string& prefix) {
-  NamedTensors all;
-  for (const auto& [name, tensor] : golden().tensors)
-    if (name.starts_with(prefix)) all.emplace_back(name.substr(prefix.size()), tensor);
-  return all;
-}
-
-// ‖a − b‖ / ‖b‖
-double relative_error(const Tensor& a, const Tensor& b) {
-  REQUIRE(a.shape() == b.shape());
-  const auto x = a.to(DType::float64).to_vector<double>(), y = b.to(DType::float64).to_vector<double>();
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < x.size(); i++) difference += (x[i] - y[i]) * (x[i] - y[i]), norm += y[i] * y[i];
-  return std::sqrt(difference / norm);
-}
+Tensor golden(const std::string& name) { return golden()(name); }
+NamedTensors with_prefix(const std::string& prefix) { return golden().with_prefix(prefix); }
 
 std::unique_ptr<ResNet> load(const ResNetShape& shape, const std::string& name, DType dtype) {
   auto model = std::make_unique<ResNet>(shape);
@@ -52,12 +30,6 @@ std::unique_ptr<ResNet> load(const ResNetShape& shape, const std::string& name, 
 
 const ResNetShape basic{.blocks = {1, 1, 1}, .width = 4, .stem = Stem::cifar, .channels = 2, .classes = 5};
 const ResNetShape bottleneck{.blocks = {2, 1}, .bottleneck = true, .width = 4, .channels = 3, .classes = 4};
-
-struct ExactConvolution {
-  const ConvolutionAlgorithm before = convolution_algorithm();
-  ExactConvolution() { set_convolution_algorithm(ConvolutionAlgorithm::exact); }
-  ~ExactConvolution() { set_convolution_algorithm(before); }
-};
 
 // Rows [N, C, P] from per-sample leaves, one stacked sweep for all classes.
 Tensor jacobian(const Module& model, const Subset& subset, const Tensor& x, Variable& logits) {
@@ -81,12 +53,12 @@ Tensor jacobian(const Module& model, const Subset& subset, const Tensor& x, Vari
 }  // namespace
 
 TEST_CASE("logits, Jacobian rows and Gram of a small ResNet are PyTorch's") {
-  const ExactConvolution exact;
+  const test::ExactConvolution exact;
   for (const DType dtype : {DType::float32, DType::float64})
     for (const bool basic_blocks : {true, false}) {
       const std::string name = basic_blocks ? "basic" : "bottleneck";
       CAPTURE(name, name_of(dtype));
-      const double tolerance = dtype == DType::float32 ? 1e-5 : 1e-12;
+      const double tolerance = test::golden_tolerance(dtype);
       const auto model = load(basic_blocks ? basic : bottleneck, name, dtype);
       const Tensor x = golden(name + ".input").to(dtype);
       Variable logits;
@@ -109,10 +81,10 @@ TEST_CASE("logits, Jacobian rows and Gram of a small ResNet are PyTorch's") {
 }
 
 TEST_CASE("one training step's loss, gradient of all parameters and running statistics are PyTorch's") {
-  const ExactConvolution exact;
+  const test::ExactConvolution exact;
   for (const DType dtype : {DType::float32, DType::float64}) {
     CAPTURE(name_of(dtype));
-    const double tolerance = dtype == DType::float32 ? 1e-5 : 1e-12;
+    const double tolerance = test::golden_tolerance(dtype);
     const auto model = load(basic, "basic", dtype);
     const Subset all = choose(*model, "all");
     Tape tape;
