@@ -144,7 +144,10 @@ Samples to_samples(const Dataset& data, const std::map<std::string, std::string>
 
 void add_train_flags(CLI::App& command, TrainFlags& flags) {
   TrainConfig& c = flags.config;
-  command.add_option("--loss", c.loss, "ce (cross-entropy) or mse (half the squared error to one-hot targets)")
+  command
+      .add_option("--loss", c.loss,
+                  "ce (cross-entropy), mse (half the squared error to one-hot targets) or bce (binary cross-entropy of "
+                  "every class); class weights behind a colon, as in ce:1,2,1")
       ->capture_default_str();
   command.add_option("--label-smoothing", c.label_smoothing, "for cross-entropy, in [0, 1)")->capture_default_str();
   command.add_option("--epochs", c.epochs, "passes over the data")->capture_default_str();

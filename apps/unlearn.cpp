@@ -65,7 +65,9 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
   require_usage(config.finetune.l2 > 0,
                 "{} was fine-tuned without an L2 term (--l2), so ρ = nλ = 0 and no closed form exists", f.model);
   config.rules =
-      f.rules.empty() ? std::vector<std::string>{config.finetune.loss == "ce" ? "newton-shift" : "shift"} : f.rules;
+      f.rules.empty()
+          ? std::vector<std::string>{find_loss(config.finetune.loss).curvature_factor ? "newton-shift" : "shift"}
+          : f.rules;
   config.oracle_seeds = f.oracle_seeds;
   config.mean_convention = f.convention == "mean";
   config.jacobian.memory = parse_bytes(f.common.memory);

@@ -9,6 +9,9 @@
 namespace fastntk {
 
 enum class ReduceKind : uint8_t { sum, max };
+enum class SoftmaxKind : uint8_t { softmax, log_softmax, logsumexp };
+/// Linear maps at a point whose probabilities are p: t ↦ p ⊙ (t − ⟨p, t⟩), t ↦ t − ⟨p, t⟩, t ↦ t − p Σ t.
+enum class SoftmaxMap : uint8_t { softmax, log_softmax, log_softmax_transposed };
 enum class PoolKind : uint8_t { max, average };
 
 /// Geometry of a pooling window; divisor of average pooling is the whole window (padding counts as zeros).
@@ -38,6 +41,12 @@ class Backend {
   // ---- reduce ----
   /// `out` has the rank of x, and extent 1 on the axes that are reduced. Sums run in a fixed order.
   virtual void reduce(ReduceKind kind, const Tensor& x, Tensor& out) const = 0;
+
+  // ---- softmax: by row of the last axis, which is not empty; any strides, `out` contiguous ----
+  /// `out` like x; of logsumexp, with rows of one element.
+  virtual void softmax(SoftmaxKind kind, const Tensor& x, Tensor& out) const = 0;
+  /// t and `out` [K…, rows…, n] are a stack at the point p [rows…, n].
+  virtual void softmax_map(SoftmaxMap kind, const Tensor& p, const Tensor& t, Tensor& out) const = 0;
 
   // ---- gemm ----
   /// out [batch…, m, n], contiguous, ← a [batch…, m, k] b [batch…, k, n]; batch axes of extent 1, missing ones, and any

@@ -40,6 +40,20 @@ Pass Pass::per_sample(const Module& model, const Subset& subset, Tape& tape, int
   return {model, subset, leaves_of(model, subset, make), Mode::eval};
 }
 
+void Pass::draw_from(const Module& model, const Random& random, int64_t first_sample) {
+  draws_ = Draws{random, first_sample};
+  stream_.clear();
+  uint64_t stream = 0;
+  for (const auto& [name, module] : model.named_modules()) stream_[module] = stream++;
+}
+
+Pass::Draws Pass::draws(const Module& layer) const {
+  const auto found = stream_.find(&layer);
+  require(found != stream_.end(),
+          "a layer that is random in train mode needs random numbers: call draw_from() of the pass with its model");
+  return {draws_->random.stream(found->second), draws_->first_sample};
+}
+
 Variable Pass::parameter(const Parameter& parameter) const {
   const auto found = position_.find(&parameter);
   return found == position_.end() ? Variable(parameter.value.unsqueeze(0)) : variables_[found->second];

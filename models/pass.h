@@ -1,9 +1,11 @@
-// Pass: how one forward pass treats the model: which parameters are variables of a tape and in what form, and whether
-// batch norm uses the statistics of the batch.
+// Pass: how one forward pass treats the model: which parameters are variables of a tape and in what form, whether batch
+// norm uses the statistics of the batch, and where dropout has its random numbers from.
 #pragma once
+#include <optional>
 #include <span>
 #include <unordered_map>
 
+#include "engine/random.h"
 #include "engine/tape.h"
 #include "models/peft.h"
 
@@ -28,6 +30,16 @@ class Pass {
   static Pass per_sample(const Module& model, const Subset& subset, Tape& tape, int64_t samples);
 
   Mode mode() const { return mode_; }
+  /// Gives the layers of `model` that are random in train mode their numbers: the layer at position k of
+  /// model.named_modules() has stream k of `random`, and the first sample of the batch is sample `first_sample` there.
+  /// A step of training must not use the numbers of another, so `random` belongs to the step.
+  void draw_from(const Module& model, const Random& random, int64_t first_sample = 0);
+  struct Draws {
+    Random random;
+    int64_t first_sample;
+  };
+  /// What `layer` draws from; an error unless draw_from() was called with its model.
+  Draws draws(const Module& layer) const;
   /// What a module uses in the place of its parameter: [1 or N, …].
   Variable parameter(const Parameter& parameter) const;
   /// The variables of the subset, one per entry and in its order, whether or not the pass has used them.
@@ -35,6 +47,8 @@ class Pass {
 
  private:
   Mode mode_;
+  std::optional<Draws> draws_;
+  std::unordered_map<const Module*, uint64_t> stream_;
   std::vector<Variable> variables_;
   std::unordered_map<const Parameter*, size_t> position_;
 };

@@ -18,9 +18,11 @@ struct TileGradient {
 };
 
 TileGradient tile_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs,
-                           const Tensor& labels, const Loss& loss, double smoothing, bool trace) {
+                           const Tensor& labels, const Loss& loss, double smoothing,
+                           const std::optional<Random>& random, int64_t first_sample, bool trace) {
   Tape tape(Tape::Options{.trace_non_finite = trace});
-  const Pass pass = Pass::shared(model, subset, tape, mode);
+  Pass pass = Pass::shared(model, subset, tape, mode);
+  if (random) pass.draw_from(model, *random, first_sample);
   const Variable total = sum(loss.evaluate(model.forward(pass, inputs), labels, smoothing));
   TileGradient out;
   out.loss = total.value.item();
@@ -31,7 +33,8 @@ TileGradient tile_gradient(const Module& model, const Subset& subset, Mode mode,
 }  // namespace
 
 BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs,
-                             const Tensor& labels, const Loss& loss, double smoothing) {
+                             const Tensor& labels, const Loss& loss, double smoothing,
+                             const std::optional<Random>& random) {
   const int64_t n = inputs.extent(0), tile = mode == Mode::train ? n : gradient_tile, tiles = (n + tile - 1) / tile;
   const auto part = [&](const Tensor& t, int64_t i) { return t.slice(0, i * tile, std::min(n, (i + 1) * tile)); };
   BatchGradient out;
@@ -41,14 +44,16 @@ BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mod
     std::vector<TileGradient> results(static_cast<size_t>(std::min(wave, tiles - first)));
     parallel_for(static_cast<int64_t>(results.size()), [&](int64_t i) {
       results[static_cast<size_t>(i)] =
-          tile_gradient(model, subset, mode, part(inputs, first + i), part(labels, first + i), loss, smoothing, false);
+          tile_gradient(model, subset, mode, part(inputs, first + i), part(labels, first + i), loss, smoothing, random,
+                        (first + i) * tile, false);
     });
     for (size_t i = 0; i < results.size(); i++) {
       out.loss += results[i].loss;
       if (!std::isfinite(results[i].loss)) {
         // Once more with a look at every value: the error names the op.
         const int64_t at = first + static_cast<int64_t>(i);
-        tile_gradient(model, subset, mode, part(inputs, at), part(labels, at), loss, smoothing, true);
+        tile_gradient(model, subset, mode, part(inputs, at), part(labels, at), loss, smoothing, random, at * tile,
+                      true);
         fail("the loss of a batch is {}, from values that were not finite before the first tuned parameter",
              results[i].loss);
       }

@@ -1,5 +1,6 @@
 // The objective that fine-tuning minimises, and its gradient.
 #pragma once
+#include <optional>
 #include <vector>
 
 #include "datasets/samples.h"
@@ -17,9 +18,10 @@ struct BatchGradient {
 /// In eval mode the batch goes through in fixed tiles of samples, each with a tape of its own on one thread, and the
 /// tiles' gradients are added in order in float64: the bits do not depend on the number of threads. In train mode,
 /// where batch norm couples the samples, it goes through whole. A loss that is not finite is an error which names the
-/// op that made the first NaN.
+/// op that made the first NaN. Layers that are random in train mode (dropout) draw from `random`.
 BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs,
-                             const Tensor& labels, const Loss& loss, double label_smoothing = 0);
+                             const Tensor& labels, const Loss& loss, double label_smoothing = 0,
+                             const std::optional<Random>& random = {});
 
 /// Tensors [n₁, …], [n₂, …], … one after the other: [n₁ + n₂ + …, …].
 Tensor stack_rows(const std::vector<Tensor>& parts);

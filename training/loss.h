@@ -19,12 +19,18 @@ struct Loss {
   /// ∂ℓ/∂f [C].
   std::function<void(const double* f, int64_t classes, int64_t label, double* gradient)> gradient;
   /// S [C, C], row-major, with S Sᵀ = ∂²ℓ/∂f². Empty: the Hessian is the identity.
-  std::function<void(const double* f, int64_t classes, double* factor)> curvature_factor;
+  std::function<void(const double* f, int64_t classes, int64_t label, double* factor)> curvature_factor;
 };
+
+/// The loss with the samples of class c counted w_c times; named NAME:w0,w1,… as find_loss() knows it. All weights are
+/// positive.
+Loss class_weighted(const Loss& loss, const std::vector<double>& weights);
 
 /// Enters a loss into the table, for user code outside the repository; the reference stays valid.
 const Loss& register_loss(Loss loss);
-/// "ce" (cross-entropy), "mse" (½ squared error to one-hot targets), and what was registered. UsageError lists them.
+/// "ce" (cross-entropy), "mse" (½ squared error to one-hot targets), "bce" (binary cross-entropy of every class against
+/// the others), and what was registered; each also with class weights, "ce:1,2,1" for three classes. UsageError lists
+/// them.
 const Loss& find_loss(const std::string& name);
 std::vector<std::string> loss_names();
 

@@ -27,7 +27,7 @@ struct TrainConfig {
   double l2 = 0;
   Mode mode = Mode::train;  ///< eval for fine-tuning: batch norm keeps its running statistics
   Augmentation augmentation;
-  uint64_t seed = 0;  ///< of the order of the batches and of the augmentation
+  uint64_t seed = 0;  ///< of the order of the batches, of the augmentation and of dropout
   /// Stop after this many optimiser steps although the schedule goes on (0: never). For tests of a prefix of a long
   /// run.
   int64_t stop_after_steps = 0;

@@ -107,6 +107,7 @@ SymmetricMatrix weighted_gram(const LinearisedSet& set, const Positions& s, cons
   GramAccumulator gram(P, 0);
   if (n == 0) return std::move(gram).finish().matrix;
   const Tensor at = f.to(DType::float64).contiguous();
+  const std::vector<int64_t> labels = set.labels.to_vector<int64_t>();
   for (int64_t from = 0; from < n; from += gram_chunk) {
     const int64_t to = std::min(n, from + gram_chunk);
     const Tensor rows = gather_rows(set, s, from, to).contiguous();
@@ -122,7 +123,8 @@ SymmetricMatrix weighted_gram(const LinearisedSet& set, const Positions& s, cons
       const T* const j = rows.data<T>();
       parallel_for(to - from, [&](int64_t i) {
         std::vector<double> factor(static_cast<size_t>(C * C));
-        loss.curvature_factor(at.data<double>() + (from + i) * C, C, factor.data());
+        const int64_t label = labels[static_cast<size_t>(s[static_cast<size_t>(from + i)])];
+        loss.curvature_factor(at.data<double>() + (from + i) * C, C, label, factor.data());
         for (int64_t out = 0; out < C; out++)
           for (int64_t in = 0; in < C; in++) {
             const double weight = factor[static_cast<size_t>(in * C + out)];

@@ -9,6 +9,7 @@
 #include "engine/cpu/pool.h"
 #include "engine/cpu/reduce.h"
 #include "engine/cpu/row_norm.h"
+#include "engine/cpu/softmax.h"
 
 namespace fastntk {
 namespace {
@@ -23,6 +24,10 @@ class CpuBackend final : public Backend {
   void map(BinaryKind kind, const Tensor& a, const Tensor& b, Tensor& out) const override { cpu::map(kind, a, b, out); }
   int64_t first_non_finite(const Tensor& x) const override { return cpu::first_non_finite(x); }
   void reduce(ReduceKind kind, const Tensor& x, Tensor& out) const override { cpu::reduce(kind, x, out); }
+  void softmax(SoftmaxKind kind, const Tensor& x, Tensor& out) const override { cpu::softmax(kind, x, out); }
+  void softmax_map(SoftmaxMap kind, const Tensor& p, const Tensor& t, Tensor& out) const override {
+    cpu::softmax_map(kind, p, t, out);
+  }
   void convolution(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const Tensor& x, const Tensor& w,
                    Tensor& y) const override {
     cpu::convolution(shape, algorithm, x, w, y);

@@ -3,6 +3,7 @@
 #include <numbers>
 
 #include "engine/ops/elementwise.h"
+#include "engine/ops/select.h"
 #include "engine/ops/unary.h"
 
 namespace fastntk {
@@ -16,6 +17,49 @@ struct Tanh final : Unary {
   Needs needs(ActiveSet) const override { return {.output = true}; }
   Variable diagonal(const Linearisation& at, const Variable& t) const override {
     return t * shift(negate(square(at.output())), 1);
+  }
+};
+
+struct Sigmoid final : Unary {
+  static inline const OpInfo& info = register_op({"sigmoid", "y = 1 / (1 + exp(−x))", "dy = y (1 − y) dx"});
+  Sigmoid() : Unary(info, UnaryKind::sigmoid) {}
+  Needs needs(ActiveSet) const override { return {.output = true}; }
+  Variable diagonal(const Linearisation& at, const Variable& t) const override {
+    const Variable y = at.output();
+    return t * (y * shift(negate(y), 1));
+  }
+};
+
+// With s = sigmoid(x): dy = s (1 + x (1 − s)) dx.
+struct Silu final : Unary {
+  static inline const OpInfo& info = register_op({"silu", "y = x σ(x)", "dy = σ(x) (1 + x (1 − σ(x))) dx"});
+  Silu() : Unary(info, UnaryKind::silu) {}
+  Needs needs(ActiveSet) const override { return {.inputs = 1}; }
+  Variable diagonal(const Linearisation& at, const Variable& t) const override {
+    const Variable x = at.input(0), s = sigmoid(x);
+    return t * (s * shift(x * shift(negate(s), 1), 1));
+  }
+};
+
+// dy = σ(β x) dx, and dx where y = x.
+struct Softplus final : Unary {
+  static inline const OpInfo& info = register_op({"softplus", "y = log(1 + exp(β x)) / β", "dy = σ(β x) dx"});
+  Softplus(double beta, double threshold) : Unary(info, UnaryKind::softplus), beta(beta), threshold(threshold) {}
+  double beta, threshold;
+  std::string attributes() const override { return fmt::format("beta={} threshold={}", beta, threshold); }
+  Needs needs(ActiveSet) const override { return {.inputs = 1}; }
+  // 1 where y = x.
+  Tensor linear(const Tensor& scaled) const {
+    return map_tensor(UnaryKind::step, map_tensor(UnaryKind::shift, scaled, -threshold));
+  }
+  Tensor forward(std::span<const Tensor> in, ActiveSet, std::vector<Tensor>&) const override {
+    const Tensor scaled = map_tensor(UnaryKind::scale, in[0], beta);
+    const Variable curve = scale(map_tensor(UnaryKind::softplus, scaled), 1 / beta);
+    return where(linear(scaled), in[0], curve).value;
+  }
+  Variable diagonal(const Linearisation& at, const Variable& t) const override {
+    const Variable scaled = scale(at.input(0), beta);
+    return t * where(linear(scaled.value), Tensor::scalar(1, t.dtype()), sigmoid(scaled));
   }
 };
 
@@ -74,6 +118,12 @@ Variable gelu_derivative(const Variable& x, GeluApproximation approximate) {
   return apply(GeluDerivative(approximate), {x});
 }
 Variable tanh(const Variable& x) { return apply(Tanh(), {x}); }
+Variable sigmoid(const Variable& x) { return apply(Sigmoid(), {x}); }
+Variable silu(const Variable& x) { return apply(Silu(), {x}); }
+Variable softplus(const Variable& x, double beta, double threshold) {
+  require(beta > 0, "softplus: beta must be positive, got {}", beta);
+  return apply(Softplus(beta, threshold), {x});
+}
 Variable erf(const Variable& x) { return apply(Erf(), {x}); }
 
 }  // namespace fastntk

@@ -12,6 +12,12 @@ Variable gelu(const Variable& x, GeluApproximation approximate = GeluApproximati
 Variable gelu_derivative(const Variable& x, GeluApproximation approximate = GeluApproximation::none);
 
 Variable tanh(const Variable& x);
+/// 1 / (1 + exp(−x))
+Variable sigmoid(const Variable& x);
+/// x sigmoid(x)
+Variable silu(const Variable& x);
+/// log(1 + exp(β x)) / β, and x where β x > threshold, as in torch; β > 0.
+Variable softplus(const Variable& x, double beta = 1, double threshold = 20);
 /// 2/√π ∫₀ˣ exp(−t²) dt
 Variable erf(const Variable& x);
 

@@ -1,6 +1,7 @@
 #include "engine/ops/elementwise.h"
 
-#include "engine/ops/reduce.h"
+#include "engine/ops/binary.h"
+#include "engine/ops/select.h"
 #include "engine/ops/unary.h"
 
 namespace fastntk {
@@ -61,31 +62,34 @@ struct Square final : Unary {
   Variable diagonal(const Linearisation& at, const Variable& t) const override { return 2.0 * (t * at.input(0)); }
 };
 
-// ---- two inputs ----
+struct Sin final : Unary {
+  static inline const OpInfo& info = register_op({"sin", "y = sin(x)", "dy = cos(x) dx"});
+  Sin() : Unary(info, UnaryKind::sin) {}
+  Needs needs(ActiveSet) const override { return {.inputs = 1}; }
+  Variable diagonal(const Linearisation& at, const Variable& t) const override { return t * cos(at.input(0)); }
+};
 
-struct Binary : Op {
-  Binary(const OpInfo& info, BinaryKind kind) : Op(info), kind(kind) {}
-  BinaryKind kind;
+struct Cos final : Unary {
+  static inline const OpInfo& info = register_op({"cos", "y = cos(x)", "dy = −sin(x) dx"});
+  Cos() : Unary(info, UnaryKind::cos) {}
+  Needs needs(ActiveSet) const override { return {.inputs = 1}; }
+  Variable diagonal(const Linearisation& at, const Variable& t) const override { return negate(t * sin(at.input(0))); }
+};
 
-  Shape shape(std::span<const Shape> in) const override { return broadcast(in[0], in[1], name().c_str()); }
-  Tensor forward(std::span<const Tensor> in, ActiveSet, std::vector<Tensor>&) const override {
-    const Shape out_shape = broadcast(in[0].shape(), in[1].shape(), name().c_str());
-    Tensor out(out_shape, in[0].dtype(), in[0].device());
-    backend_of(in[0]).map(kind, in[0].expand(out_shape), in[1].expand(out_shape), out);
-    return out;
-  }
-  // A cotangent of input i: what the vjp computed, summed over what was broadcast.
-  static Variable to_input(const Linearisation& at, int i, const Variable& c) {
-    return sum_to(c, at.input_shape(i), at.output_shape().rank());
-  }
-  // A tangent in the shape of the output: an input that was broadcast has a tangent that must be too.
-  static Variable to_output(const Linearisation& at, int i, const Variable& t) {
-    const int lead = t.rank() - at.input_shape(i).rank();
-    Shape aligned = t.shape().leading(lead);
-    for (int k = at.input_shape(i).rank(); k < at.output_shape().rank(); k++) aligned.push_back(1);
-    return expand(reshape(t, aligned + at.input_shape(i)), t.shape().leading(lead) + at.output_shape());
+// x⁰ = 1 is a constant, also at 0.
+struct Power final : Unary {
+  static inline const OpInfo& info = register_op({"power", "y = x^α", "dy = α x^(α − 1) dx"});
+  explicit Power(double exponent) : Unary(info, UnaryKind::power, exponent) {}
+  std::string attributes() const override { return fmt::format("exponent={}", parameter); }
+  bool linear() const { return parameter == 0 || parameter == 1; }
+  Needs needs(ActiveSet) const override { return {.inputs = linear() ? 0U : 1U}; }
+  Variable diagonal(const Linearisation& at, const Variable& t) const override {
+    if (linear()) return parameter == 1 ? t : Variable{};
+    return t * scale(pow(at.input(0), parameter - 1), parameter);
   }
 };
+
+// ---- two inputs ----
 
 struct Add final : Binary {
   static inline const OpInfo& info = register_op({"add", "y = a + b", "dy = da + db"});
@@ -150,6 +154,32 @@ struct Divide final : Binary {
   }
 };
 
+// A factor of zero hides an infinite derivative: b a^(b − 1) where b = 0, and y log a where a = 0.
+struct PowerOf final : Binary {
+  static inline const OpInfo& info = register_op({"power_of", "y = a^b", "dy = b a^(b − 1) ⊙ da + y log(a) ⊙ db"});
+  PowerOf() : Binary(info, BinaryKind::power) {}
+  Needs needs(ActiveSet active) const override {
+    return {.inputs = ((active & 1U) != 0 ? 3U : 0U) | ((active & 2U) != 0 ? 1U : 0U), .output = (active & 2U) != 0};
+  }
+  static Variable times_slope(const Linearisation& at, int i, const Variable& t) {
+    const Variable a = at.input(0);
+    if (i == 1) return where_positive(t * (at.output() * log(a)), abs(a));
+    const Variable b = at.input(1);
+    return where_positive(t * (b * pow(a, shift(b, -1))), abs(b));
+  }
+  Variable jvp(const Linearisation& at, std::span<const Variable> t) const override {
+    Variable sum;
+    for (int i = 0; i < 2; i++)
+      if (t[static_cast<size_t>(i)].defined())
+        sum = add_defined(sum, times_slope(at, i, to_output(at, i, t[static_cast<size_t>(i)])));
+    return sum;
+  }
+  std::vector<Variable> vjp(const Linearisation& at, const Variable& c) const override {
+    return {at.active(0) ? to_input(at, 0, times_slope(at, 0, c)) : Variable{},
+            at.active(1) ? to_input(at, 1, times_slope(at, 1, c)) : Variable{}};
+  }
+};
+
 struct WherePositive final : Binary {
   static inline const OpInfo& info = register_op({"where_positive", "y = [b > 0] ⊙ a", "dy = [b > 0] ⊙ da"});
   WherePositive() : Binary(info, BinaryKind::where_positive) {}
@@ -177,6 +207,10 @@ Variable exp(const Variable& x) { return apply(Exp(), {x}); }
 Variable log(const Variable& x) { return apply(Log(), {x}); }
 Variable sqrt(const Variable& x) { return apply(Sqrt(), {x}); }
 Variable square(const Variable& x) { return apply(Square(), {x}); }
+Variable sin(const Variable& x) { return apply(Sin(), {x}); }
+Variable cos(const Variable& x) { return apply(Cos(), {x}); }
+Variable pow(const Variable& x, double exponent) { return apply(Power(exponent), {x}); }
+Variable pow(const Variable& a, const Variable& b) { return apply(PowerOf(), {a, b}); }
 
 Variable add_defined(const Variable& a, const Variable& b) { return !a.defined() ? b : !b.defined() ? a : add(a, b); }
 

@@ -21,6 +21,12 @@ Variable exp(const Variable& x);
 Variable log(const Variable& x);
 Variable sqrt(const Variable& x);
 Variable square(const Variable& x);
+Variable sin(const Variable& x);
+Variable cos(const Variable& x);
+/// x^exponent; NaN where x < 0 and the exponent is no integer.
+Variable pow(const Variable& x, double exponent);
+/// a^b. The derivative in b is NaN where a < 0.
+Variable pow(const Variable& a, const Variable& b);
 
 inline Variable operator+(const Variable& a, const Variable& b) { return add(a, b); }
 inline Variable operator-(const Variable& a, const Variable& b) { return subtract(a, b); }

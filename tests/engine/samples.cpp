@@ -7,6 +7,7 @@ Samples all_samples() {
   for (const Samples& family : {
            elementwise_samples(),
            activation_samples(),
+           select_samples(),
            reduce_samples(),
            shape_samples(),
            linear_samples(),

@@ -75,6 +75,7 @@ struct Sample {
 using Samples = std::vector<Sample>;
 Samples elementwise_samples();
 Samples activation_samples();
+Samples select_samples();
 Samples reduce_samples();
 Samples shape_samples();
 Samples linear_samples();

@@ -1,4 +1,5 @@
 // Activation functions. Rows of 19 are longer than a vector register and no multiple of one.
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -29,12 +30,32 @@ double gelu_tanh_derivative(double x) {
   return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * a * (1 + 3 * b * x * x);
 }
 
+Sample softplus_sample(const std::string& note, double beta, double threshold) {
+  Sample s = activation_sample("softplus", note, {}, {});
+  s.function = [=](const Values& v) { return softplus(v[0], beta, threshold); };
+  s.reference = [=](const Arrays& x) {
+    return unary(x[0], [=](double v) { return beta * v > threshold ? v : std::log1p(std::exp(beta * v)) / beta; });
+  };
+  s.kink_distance = [=](const Arrays& x) {
+    double d = 1;
+    for (const double v : x[0].values) d = std::min(d, std::abs(v - threshold / beta));
+    return d;
+  };
+  s.refusals = {{{{2, 3}}, [](const Values& v) { return softplus(v[0], 0); }}};
+  return s;
+}
+
 }  // namespace
 
 Samples activation_samples() {
   return {
       activation_sample(
           "tanh", "", tanh, [](double x) { return std::tanh(x); }, true),
+      activation_sample(
+          "sigmoid", "", sigmoid, [](double x) { return 1 / (1 + std::exp(-x)); }, true),
+      activation_sample("silu", "", silu, [](double x) { return x / (1 + std::exp(-x)); }),
+      softplus_sample("", 1, 20),
+      softplus_sample("with a threshold", 2, 1.5),
       activation_sample("erf", "", erf, [](double x) { return std::erf(x); }),
       activation_sample(
           "gelu", "exact", [](const Variable& x) { return gelu(x); }, [](double x) { return x * normal_cdf(x); }),

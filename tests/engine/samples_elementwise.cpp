@@ -62,6 +62,29 @@ Sample binary_sample(const BinaryOp& op, const std::string& note, const Shape& a
           .refusals = {{{{2, 3}, {2, 4}}}, {{{2, 3}, {3, 2}}}}};
 }
 
+Sample power_sample(double exponent, Draw draw) {
+  const bool linear = exponent == 0 || exponent == 1;
+  Sample s =
+      unary_sample("power", fmt::format("exponent {}", exponent), draw, {}, {}, linear ? Keeps::nothing : Keeps::input);
+  s.function = [=](const Values& v) { return pow(v[0], exponent); };
+  s.reference = [=](const Arrays& a) { return unary(a[0], [=](double x) { return std::pow(x, exponent); }); };
+  return s;
+}
+
+Sample power_of_sample(const std::string& note, const Shape& a, const Shape& b, int64_t samples) {
+  return {
+      .op = "power_of",
+      .note = note,
+      .inputs = {{a, Draw::positive}, {b, Draw::off_zero}},
+      .function = [](const Values& v) { return pow(v[0], v[1]); },
+      .reference =
+          [](const Arrays& x) { return binary(x[0], x[1], [](double p, double q) { return std::pow(p, q); }); },
+      .saved =
+          [](ActiveSet active) { return Saved{.inputs = (active & 1U) != 0 ? 3U : 1U, .output = (active & 2U) != 0}; },
+      .samples = samples,
+      .refusals = {{{{2, 3}, {2, 4}}}, {{{2, 3}, {3, 2}}}}};
+}
+
 }  // namespace
 
 Samples elementwise_samples() {
@@ -77,6 +100,10 @@ Samples elementwise_samples() {
       unary_sample(
           "square", "", Draw::normal, square, [](double x) { return x * x; }, Keeps::input),
       unary_sample(
+          "sin", "", Draw::normal, sin, [](double x) { return std::sin(x); }, Keeps::input),
+      unary_sample(
+          "cos", "", Draw::normal, cos, [](double x) { return std::cos(x); }, Keeps::input),
+      unary_sample(
           "scale", "negate", Draw::normal, negate, [](double x) { return -x; }, Keeps::nothing),
       unary_sample(
           "scale", "by 1.7", Draw::normal, [](const Variable& x) { return scale(x, 1.7); },
@@ -85,6 +112,11 @@ Samples elementwise_samples() {
           "shift", "", Draw::normal, [](const Variable& x) { return shift(x, -0.3); }, [](double x) { return x - 0.3; },
           Keeps::nothing),
   };
+  for (const double exponent : {2.5, 1.0, 0.0, -1.5}) all.push_back(power_sample(exponent, Draw::positive));
+  all.push_back(power_sample(3, Draw::normal));
+  all.push_back(power_of_sample("equal shapes", {2, 3, 11}, {2, 3, 11}, 2));
+  all.push_back(power_of_sample("a parameter", {2, 3, 7}, {1, 1, 7}, 2));
+  all.push_back(power_of_sample("both broadcast", {2, 3, 1}, {1, 4}, 0));
   for (const BinaryOp& op : binary_ops()) {
     all.push_back(binary_sample(op, "equal shapes", {2, 5, 19}, {2, 5, 19}, 2));
     all.push_back(binary_sample(op, "a parameter", {2, 3, 7}, {1, 1, 7}, 2));

@@ -1,4 +1,4 @@
-// Softmax, maxima, picking by index, and the losses.
+// Softmax, maxima, and picking by index.
 #include <cmath>
 
 #include "engine/ops/elementwise.h"
@@ -10,11 +10,6 @@ namespace fastntk::test {
 namespace {
 
 Array log_softmax_of(const Array& x) { return binary(x, log_sum_exp(x), std::minus<>()); }
-
-Array dropped(Array x) {
-  x.shape = x.shape.leading(x.shape.rank() - 1);
-  return x;
-}
 
 // Ops along the last axis, of rows of 7, and of one long row at a time.
 Samples along_last(const std::string& op, Variable (*function)(const Variable&), Array (*reference)(const Array&),
@@ -107,29 +102,6 @@ Sample scatter_sample(const std::string& note, const Shape& x, int axis, int64_t
           .refusals = {{{x, Shape{7, 7, 7}}}}};
 }
 
-Sample cross_entropy_sample(const std::string& note, int64_t classes, double smoothing) {
-  return {.op = "cross_entropy",
-          .note = note,
-          .inputs = {{{3, classes}}, {{3}, Draw::labels, false, classes}},
-          .function = [=](const Values& v) { return cross_entropy(v[0], v[1].value, smoothing); },
-          .reference =
-              [=](const Arrays& a) {
-                const Array log_p = log_softmax_of(a[0]);
-                return make({a[0].shape[0]}, [&](const Shape& n) {
-                  double loss = 0;
-                  for (int64_t c = 0; c < classes; c++) {
-                    const double t = (1 - smoothing) * (a[1](n) == static_cast<double>(c)) +
-                                     smoothing / static_cast<double>(classes);
-                    loss -= t * log_p({n[0], c});
-                  }
-                  return loss;
-                });
-              },
-          .saved = [](ActiveSet) { return Saved{.inputs = 3}; },
-          .samples = 3,
-          .refusals = {{{{3, 4}, {4}}}, {{{3, 4}, {3, 1}}}}};
-}
-
 }  // namespace
 
 Samples softmax_samples() {
@@ -160,25 +132,6 @@ Samples index_samples() {
       scatter_sample("an index for all channels", {2, 4, 3}, -2, 5, {2, 4, 1}, 2),
       scatter_sample("of the samples", {2, 3}, 0, 4, {2, 3}, 0, true),
   };
-}
-
-Samples loss_samples() {
-  Samples all = {
-      cross_entropy_sample("", 5, 0),
-      cross_entropy_sample("with label smoothing", 10, 0.1),
-      {.op = "squared_error",
-       .inputs = {{{3, 5}}, {{3, 5}, Draw::normal, false}},
-       .function = [](const Values& v) { return squared_error(v[0], v[1].value); },
-       .reference =
-           [](const Arrays& a) {
-             const Array squares = binary(a[0], a[1], [](double x, double t) { return (x - t) * (x - t) / 2; });
-             return dropped(sum_over(squares, {-1}));
-           },
-       .saved = [](ActiveSet) { return Saved{.inputs = 3}; },
-       .samples = 3,
-       .refusals = {{{{3, 5}, {3, 4}}}, {{{3, 5}, {5}}}}},
-  };
-  return all;
 }
 
 }  // namespace fastntk::test

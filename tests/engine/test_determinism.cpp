@@ -5,6 +5,7 @@
 #include "engine/ops/convolution.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/linear.h"
+#include "engine/ops/loss.h"
 #include "engine/ops/normalisation.h"
 #include "engine/ops/pool.h"
 #include "engine/ops/reduce.h"

@@ -7,6 +7,7 @@
 #include "engine/ops/elementwise.h"
 #include "engine/ops/gather.h"
 #include "engine/ops/linear.h"
+#include "engine/ops/loss.h"
 #include "engine/ops/pool.h"
 #include "engine/ops/reduce.h"
 #include "engine/ops/softmax.h"

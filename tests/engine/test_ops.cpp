@@ -63,6 +63,7 @@ TEST_CASE("every registered op has samples, and every sample is of a registered 
 
 TEST_CASE("ops: element-wise", "[ops]") { test_family(elementwise_samples()); }
 TEST_CASE("ops: activations", "[ops]") { test_family(activation_samples()); }
+TEST_CASE("ops: choosing, dropout", "[ops]") { test_family(select_samples()); }
 TEST_CASE("ops: sums", "[ops]") { test_family(reduce_samples()); }
 TEST_CASE("ops: shapes", "[ops]") { test_family(shape_samples()); }
 TEST_CASE("ops: matrix products", "[ops]") { test_family(linear_samples()); }

@@ -6,8 +6,8 @@
 
 #include "datasets/registry.h"
 #include "engine/ops/elementwise.h"
+#include "engine/ops/loss.h"
 #include "engine/ops/reduce.h"
-#include "engine/ops/softmax.h"
 #include "engine/random.h"
 #include "models/layers.h"
 #include "models/registry.h"

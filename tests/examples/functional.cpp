@@ -4,8 +4,8 @@
 #include "engine/gradcheck.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/linear.h"
+#include "engine/ops/loss.h"
 #include "engine/ops/reduce.h"
-#include "engine/ops/softmax.h"
 #include "engine/random.h"
 
 using namespace fastntk;

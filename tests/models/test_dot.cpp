@@ -1,8 +1,8 @@
 // ⟨u, J v⟩ = ⟨Jᵀ u, v⟩ for every record of the tape of a real network.
 #include <catch2/catch.hpp>
 
+#include "engine/ops/loss.h"
 #include "engine/ops/reduce.h"
-#include "engine/ops/softmax.h"
 #include "engine/record_checks.h"
 #include "models/pass.h"
 #include "models/registry.h"

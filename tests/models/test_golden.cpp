@@ -3,8 +3,8 @@
 
 #include <catch2/catch.hpp>
 
+#include "engine/ops/loss.h"
 #include "engine/ops/reduce.h"
-#include "engine/ops/softmax.h"
 #include "models/checkpoint.h"
 #include "models/pass.h"
 #include "models/resnet.h"

@@ -29,7 +29,7 @@ std::vector<double> gradient(const Loss& loss, const std::vector<double>& f, int
 }  // namespace
 
 TEST_CASE("the gradient of a loss is that of its value") {
-  const Loss& loss = find_loss(GENERATE("ce", "mse"));
+  const Loss& loss = find_loss(GENERATE("ce", "mse", "bce", "ce:1,2,0.5,3,1", "bce:1,2,0.5,3,1"));
   CAPTURE(loss.name);
   for (uint64_t seed = 0; seed < 5; seed++) {
     const std::vector<double> f = logits(seed);
@@ -51,7 +51,7 @@ TEST_CASE("the curvature factor of cross-entropy is a factor of diag(p) âˆ’ ppáµ
     const std::vector<double> f = logits(seed);
     std::vector<double> s(classes * classes), p = gradient(loss, f, 0);
     p[0] += 1;
-    loss.curvature_factor(f.data(), classes, s.data());
+    loss.curvature_factor(f.data(), classes, 0, s.data());
     for (size_t i = 0; i < classes; i++)
       for (size_t j = 0; j < classes; j++) {
         double product = 0;
@@ -66,8 +66,47 @@ TEST_CASE("the curvature factor of cross-entropy is a factor of diag(p) âˆ’ ppáµ
   CHECK(!find_loss("mse").curvature_factor);
 }
 
+TEST_CASE("the curvature factor of every loss is a factor of the derivative of its gradient") {
+  const Loss& loss = find_loss(GENERATE("ce", "bce", "ce:1,2,0.5,3,1", "mse:1,2,0.5,3,1", "bce:1,2,0.5,3,1"));
+  CAPTURE(loss.name);
+  for (uint64_t seed = 0; seed < 5; seed++) {
+    const std::vector<double> f = logits(seed);
+    const int64_t label = static_cast<int64_t>(seed);
+    std::vector<double> s(classes * classes);
+    loss.curvature_factor(f.data(), classes, label, s.data());
+    for (size_t i = 0; i < classes; i++)
+      for (size_t j = 0; j < classes; j++) {
+        double product = 0;
+        for (size_t k = 0; k < classes; k++) product += s[i * classes + k] * s[j * classes + k];
+        constexpr double h = 1e-5;
+        std::vector<double> up = f, down = f;
+        up[j] += h, down[j] -= h;
+        CHECK(product ==
+              Approx((gradient(loss, up, label)[i] - gradient(loss, down, label)[i]) / (2 * h)).margin(1e-8));
+      }
+  }
+}
+
+TEST_CASE("class weights belong to the name of a loss") {
+  const Loss& loss = find_loss("ce:1,2.5,1,1,1");
+  CHECK(loss.name == "ce:1,2.5,1,1,1");
+  CHECK(&find_loss("ce:1,2.5,1,1,1") == &loss);
+  CHECK(class_weighted(find_loss("ce"), {1, 2.5, 1, 1, 1}).name == loss.name);
+  const std::vector<double> f = logits(1);
+  CHECK(loss.value(f.data(), classes, 1) == 2.5 * find_loss("ce").value(f.data(), classes, 1));
+  CHECK(loss.value(f.data(), classes, 2) == find_loss("ce").value(f.data(), classes, 2));
+  for (const char* const wrong : {"ce:", "ce:1,", "ce:1,x", "ce:1,-2", "ce:1,0", "ce:1,nan", "ce:1,2,,3", "ce:1 2"}) {
+    CAPTURE(wrong);
+    CHECK_THROWS_AS(find_loss(wrong), UsageError);
+    CHECK_THROWS_WITH(find_loss(wrong), Contains("a positive weight for every class"));
+  }
+  CHECK_THROWS_WITH(find_loss("hinge:1,2"), Contains("no loss 'hinge'"));
+  CHECK_THROWS_WITH(find_loss("ce:1,2").value(f.data(), classes, 1), Contains("weights of 2 classes, the model has 5"));
+  CHECK_THROWS_WITH(class_weighted(loss, {1, -1}), Contains("must be positive, got -1"));
+}
+
 TEST_CASE("what training evaluates is the same function") {
-  const Loss& loss = find_loss(GENERATE("ce", "mse"));
+  const Loss& loss = find_loss(GENERATE("ce", "mse", "bce", "ce:1,2,0.5,3,1", "mse:1,2,0.5,3,1"));
   const Tensor f = Random(3).normal_tensor({6, classes}, DType::float64);
   const Tensor labels = Tensor::from<int64_t>({6}, {0, 1, 2, 3, 4, 0});
   Tape tape;
@@ -94,17 +133,23 @@ TEST_CASE("large logits do not overflow") {
   const std::vector<double> g = gradient(loss, f, 4);
   CHECK(g[0] == 1);
   CHECK(g[4] == -1);
+  const Loss& binary = find_loss("bce");
+  CHECK(binary.value(f.data(), classes, 0) == Approx(3 * std::log(2.0)));
+  CHECK(binary.value(f.data(), classes, 4) == Approx(8000 + 3 * std::log(2.0)));
+  CHECK(gradient(binary, f, 4) == std::vector<double>{1, 0.5, 0.5, 0.5, -1});
   std::vector<double> s(classes * classes);
-  loss.curvature_factor(f.data(), classes, s.data());
+  loss.curvature_factor(f.data(), classes, 0, s.data());
   for (const double x : s) CHECK(x == 0);
 }
 
 TEST_CASE("losses are found by name, and user code adds its own") {
   CHECK_THROWS_AS(find_loss("hinge"), UsageError);
-  CHECK_THROWS_WITH(find_loss("hinge"), Contains("no loss 'hinge'") && Contains("ce, mse"));
+  CHECK_THROWS_WITH(find_loss("hinge"), Contains("no loss 'hinge'") && Contains("bce, ce, mse"));
   const Tensor f = Tensor::zeros({1, classes}), label = Tensor::zeros({1}, DType::int64);
   CHECK_THROWS_AS(find_loss("mse").evaluate(f, label, 0.1), UsageError);
   CHECK_THROWS_WITH(find_loss("mse").evaluate(f, label, 0.1), Contains("label smoothing is for cross-entropy"));
+
+  CHECK_THROWS_WITH(find_loss("bce").evaluate(f, label, 0.1), Contains("label smoothing is for cross-entropy"));
 
   Loss mine = find_loss("mse");
   CHECK_THROWS_WITH(register_loss(mine), Contains("'mse' is registered already"));
