@@ -76,6 +76,7 @@ void add_predict(CLI::App& app);
 void add_jacobian(CLI::App& app);
 void add_ntk(CLI::App& app);
 void add_info(CLI::App& app);
+void add_convert(CLI::App& app);
 void add_demo(CLI::App& app);
 
 }  // namespace fastntk::apps

@@ -18,8 +18,9 @@ struct Flags {
   int64_t test_samples = 5000;
 };
 
-// How a subset is fine-tuned with a loss: so that fine-tuning ends near its optimum. The settings are fixed here, before any
-// run; no rule, row or ρ is selected by an oracle or by the test set (docs/protocol.md says how they came about).
+// How a subset is fine-tuned with a loss: so that fine-tuning ends near its optimum. The settings are fixed here,
+// before any run; no rule, row or ρ is selected by an oracle or by the test set (docs/protocol.md says how they came
+// about).
 struct Protocol {
   HeadRule head;
   TrainConfig train;

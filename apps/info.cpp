@@ -6,8 +6,8 @@
 #include "engine/op.h"
 #include "engine/parallel.h"
 #include "engine/progress.h"
-#include "engine/safetensors.h"
 #include "engine/sha256.h"
+#include "engine/weights_file.h"
 
 namespace fastntk::apps {
 namespace {
@@ -18,35 +18,46 @@ struct Flags {
   bool ops = false;
 };
 
+// Which architectures the tensors fit, or, where none does, which come nearest.
+void about_architecture(const NamedShapes& shapes, Report& report) {
+  const std::vector<Fit> fits = fitting_architectures(shapes);
+  std::string names;
+  for (const Fit& fit : fits) {
+    if (fit.differences) break;
+    fmt::print("fits: {} (use --arch {})\n", fit.config.str(), fit.config.architecture);
+    names += (names.empty() ? "" : " ") + fit.config.architecture;
+  }
+  report.notes["fits"] = names;
+  if (!names.empty()) return;
+  fmt::print("no architecture that is known fits\n");
+  for (size_t i = 0; i < std::min<size_t>(fits.size(), 2); i++)
+    fmt::print("  {} would: {}\n", fits[i].config.architecture, fits[i].text);
+}
+
 void about_file(const std::string& path, Report& report) {
-  const SafeTensorsHeader header = read_safetensors_header(path);
-  fmt::print("{}\nsha256 {}\n", path, sha256_of_file(path));
-  report.notes["sha256"] = sha256_of_file(path);
-  for (const auto& [key, value] : header.metadata) {
+  const WeightsListing listing = list_weights(path);
+  const std::string sha256 = sha256_of_file(path);
+  fmt::print("{} ({})\nsha256 {}\n", path, listing.format, sha256);
+  report.notes["sha256"] = sha256;
+  report.notes["format"] = listing.format;
+  for (const auto& [key, value] : listing.metadata) {
     fmt::print("  {:<28} {}\n", key, value);
     report.config[key] = value;
   }
   int64_t elements = 0;
-  for (const TensorEntry& t : header.tensors) {
-    fmt::print("  {:<44} {:<8} {}\n", t.name, name_of(t.dtype), t.shape.str());
-    elements += t.shape.elements();
-  }
-  fmt::print("{} tensors, {} elements\n", header.tensors.size(), elements);
-  report.results["tensors"] = static_cast<double>(header.tensors.size());
-  report.results["elements"] = static_cast<double>(elements);
   NamedShapes shapes;
-  for (const TensorEntry& t : header.tensors) shapes[t.name] = t.shape;
-  if (const auto config = ModelConfig::from_map(header.metadata)) {
+  for (const auto& [name, type, shape] : listing.tensors) {
+    fmt::print("  {:<44} {:<5} {}\n", name, name_of(type), shape.str());
+    elements += shape.elements();
+    shapes[name] = shape;
+  }
+  fmt::print("{} tensors, {} elements\n", listing.tensors.size(), elements);
+  report.results["tensors"] = static_cast<double>(listing.tensors.size());
+  report.results["elements"] = static_cast<double>(elements);
+  if (const auto config = ModelConfig::from_map(listing.metadata))
     fmt::print("model: {}\n", config->str());
-    return;
-  }
-  for (const std::string& name : architecture_names()) {
-    try {
-      fmt::print("could be: {} (use --arch {})\n", infer_config(name, shapes).str(), name);
-    } catch (const Error&) {
-      // The shapes are not of this architecture: that is what is being asked.
-    }
-  }
+  else
+    about_architecture(shapes, report);
 }
 
 void about_machine(const Flags& f, Report& report) {
@@ -74,8 +85,9 @@ void about_machine(const Flags& f, Report& report) {
 
 void add_info(CLI::App& app) {
   auto f = std::make_shared<Flags>();
-  CLI::App* const c = app.add_subcommand("info", "this build and machine, or what is in a model file");
-  c->add_option("file", f->file, "a .safetensors file");
+  CLI::App* const c =
+      app.add_subcommand("info", "this build and machine, or what is in a file of tensors and which models it fits");
+  c->add_option("file", f->file, "a .safetensors file, the .index.json of several, or a .pth or .pt file of torch");
   c->add_flag("--ops", f->ops, "list the ops with their mathematics");
   add_common(*c, f->common);
   c->callback([f, c] {

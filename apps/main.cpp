@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
   apps::add_jacobian(app);
   apps::add_ntk(app);
   apps::add_info(app);
+  apps::add_convert(app);
   apps::add_demo(app);
   try {
     install_interrupt_handler();

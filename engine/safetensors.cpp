@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
+
+#include "engine/quoted.h"
 
 namespace fastntk {
 namespace {
@@ -19,32 +22,14 @@ constexpr int64_t header_alignment = 8;
 constexpr int64_t most_elements = int64_t{1} << 56;  // as in Tensor
 constexpr const char* metadata_key = "__metadata__";
 
-struct TypeName {
-  DType dtype;
-  const char* name;
-};
-constexpr std::array<TypeName, 4> type_names{
-    {{DType::float32, "F32"}, {DType::float64, "F64"}, {DType::int64, "I64"}, {DType::uint8, "U8"}}};
-
-const char* format_name_of(DType dtype) {
-  return std::find_if(type_names.begin(), type_names.end(), [&](const TypeName& t) { return t.dtype == dtype; })->name;
-}
-
-// A name from a file as it may stand in a one-line error: quoted, escaped, and not longer than can be read.
-std::string in_quotes(std::string_view name) {
-  constexpr size_t enough = 100;
-  const std::string start(name.substr(0, enough));
-  return json(start).dump(-1, ' ', true, json::error_handler_t::replace) + (name.size() > enough ? "…" : "");
-}
-
 // Bytes of a tensor of this shape; -1 if there can be no such tensor. An extent of 0 counts as 1 in the bound, so that
 // no product of extents (a stride) overflows either.
-int64_t data_bytes(const Shape& shape, DType dtype) {
+int64_t data_bytes(const Shape& shape, StoredType type) {
   int64_t bound = 1;
   for (const int64_t extent : shape)
     if (extent < 0 || __builtin_mul_overflow(bound, std::max<int64_t>(extent, 1), &bound) || bound >= most_elements)
       return -1;
-  return shape.elements() * static_cast<int64_t>(size_of(dtype));
+  return shape.elements() * static_cast<int64_t>(size_of(type));
 }
 
 // Walks through the header's JSON without building it in memory. It has three levels:
@@ -148,20 +133,20 @@ class HeaderParser : public nlohmann::json_sax<json> {
   void finish_tensor() {
     const std::string name = in_quotes(entry_.name);
     for (size_t i = 0; i < fields.size(); i++) require(given_[i], "{}: tensor {} has no {}", path_, name, fields[i]);
-    const auto type =
-        std::find_if(type_names.begin(), type_names.end(), [&](const TypeName& t) { return t.name == dtype_; });
-    require(type != type_names.end(), "{}: tensor {} has the type {}; F32, F64, I64 and U8 can be read", path_, name,
-            in_quotes(dtype_));
-    entry_.dtype = type->dtype;
+    const auto type = stored_type(dtype_);
+    require(type.has_value(), "{}: tensor {} has the type {}; {} can be read", path_, name, in_quotes(dtype_),
+            stored_type_names());
+    entry_.stored = *type;
+    entry_.dtype = memory_type(*type);
     require(numbers_[shape_field].size() <= max_rank, "{}: tensor {} has more than {} axes", path_, name, max_rank);
     entry_.shape = Shape(numbers_[shape_field]);
     require(numbers_[offsets_field].size() == 2, "{}: the data_offsets of tensor {} are not two numbers", path_, name);
     entry_.begin = numbers_[offsets_field][0], entry_.end = numbers_[offsets_field][1];
-    const int64_t bytes = data_bytes(entry_.shape, entry_.dtype);
+    const int64_t bytes = data_bytes(entry_.shape, entry_.stored);
     require(bytes >= 0, "{}: tensor {} has the shape {}, which has too many elements", path_, name, entry_.shape.str());
     require(entry_.end >= entry_.begin && entry_.end - entry_.begin == bytes,
             "{}: tensor {} ({} {}) needs {} bytes, but its data_offsets are [{}, {}]", path_, name,
-            format_name_of(entry_.dtype), entry_.shape.str(), bytes, entry_.begin, entry_.end);
+            name_of(entry_.stored), entry_.shape.str(), bytes, entry_.begin, entry_.end);
     header_.tensors.push_back(std::move(entry_));
   }
 
@@ -200,27 +185,39 @@ void check_coverage(const SafeTensorsHeader& header, int64_t data_bytes, const s
   require(covered == data_bytes, "{}: {} bytes at the end belong to no tensor", path, data_bytes - covered);
 }
 
-SafeTensorsHeader read_header(const InputFile& file) {
-  const std::string& path = file.path();
-  require(file.size() >= length_bytes, "{}: a safetensors file begins with 8 bytes, this file has {}", path,
-          file.size());
+// The header's length from the first 8 bytes.
+int64_t header_length(std::span<const std::byte> start, int64_t file_size, const std::string& path) {
   uint64_t declared = 0;
-  file.read(0, std::as_writable_bytes(std::span(&declared, 1)));
+  std::memcpy(&declared, start.data(), sizeof declared);
   require(declared <= static_cast<uint64_t>(largest_header),
           "{}: not a safetensors file: its header would have {} bytes", path, declared);
   const auto length = static_cast<int64_t>(declared);
-  require(length <= file.size() - length_bytes,
-          "{}: the header should have {} bytes, the file has only {} (truncated?)", path, length,
-          file.size() - length_bytes);
-  std::string text(static_cast<size_t>(length), '\0');
-  file.read(length_bytes, std::as_writable_bytes(std::span(text)));
+  require(length <= file_size - length_bytes, "{}: the header should have {} bytes, the file has only {} (truncated?)",
+          path, length, file_size - length_bytes);
+  return length;
+}
 
+SafeTensorsHeader parse_text(std::string_view text, int64_t file_size, const std::string& path) {
   SafeTensorsHeader header;
-  header.data_start = length_bytes + length;
+  header.data_start = length_bytes + static_cast<int64_t>(text.size());
   HeaderParser parser(header, path);
   json::sax_parse(text, &parser);
-  check_coverage(header, file.size() - header.data_start, path);
+  check_coverage(header, file_size - header.data_start, path);
   return header;
+}
+
+void check_size(int64_t file_size, const std::string& path) {
+  require(file_size >= length_bytes, "{}: a safetensors file begins with 8 bytes, this file has {}", path, file_size);
+}
+
+SafeTensorsHeader read_header(const InputFile& file) {
+  const std::string& path = file.path();
+  check_size(file.size(), path);
+  std::array<std::byte, length_bytes> start{};
+  file.read(0, start);
+  std::string text(static_cast<size_t>(header_length(start, file.size(), path)), '\0');
+  file.read(length_bytes, std::as_writable_bytes(std::span(text)));
+  return parse_text(text, file.size(), path);
 }
 
 std::string json_text(const std::string& text, const char* what, const std::string& path) {
@@ -248,7 +245,7 @@ std::string header_text(const std::map<std::string, std::string>& metadata, cons
   for (const TensorEntry& t : tensors) {
     separate();
     text += json_text(t.name, "tensor name", path);
-    text += fmt::format(R"(:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", format_name_of(t.dtype),
+    text += fmt::format(R"(:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", name_of(t.stored),
                         fmt::join(t.shape, ","), t.begin, t.end);
   }
   text += '}';
@@ -262,6 +259,13 @@ std::string header_text(const std::map<std::string, std::string>& metadata, cons
 
 SafeTensorsHeader read_safetensors_header(const std::string& path) { return read_header(InputFile(path)); }
 
+SafeTensorsHeader parse_safetensors_header(std::span<const std::byte> file, const std::string& source) {
+  const auto size = static_cast<int64_t>(file.size());
+  check_size(size, source);
+  const auto text = file.subspan(length_bytes, static_cast<size_t>(header_length(file, size, source)));
+  return parse_text({reinterpret_cast<const char*>(text.data()), text.size()}, size, source);
+}
+
 const Tensor* SafeTensors::find(std::string_view name) const {
   const auto at = std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.first == name; });
   return at == tensors.end() ? nullptr : &at->second;
@@ -274,18 +278,24 @@ SafeTensors SafeTensors::load(const std::string& path) {
   result.metadata = std::move(header.metadata);
   for (TensorEntry& entry : header.tensors) {
     Tensor tensor(entry.shape, entry.dtype);
-    file.read(header.data_start + entry.begin, mutable_bytes_of(tensor));
+    if (entry.stored == stored_type_of(entry.dtype)) {
+      file.read(header.data_start + entry.begin, mutable_bytes_of(tensor));
+    } else {
+      std::vector<std::byte> stored(static_cast<size_t>(entry.end - entry.begin));
+      file.read(header.data_start + entry.begin, stored);
+      decode(stored, entry.stored, tensor);
+    }
     result.tensors.emplace_back(std::move(entry.name), std::move(tensor));
   }
   return result;
 }
 
-void SafeTensors::save(const std::string& path) const {
+void SafeTensors::save(const std::string& path, std::optional<StoredType> floating) const {
   std::vector<SafeTensorsWriter::Declaration> declarations;
   std::map<std::string_view, const Tensor*> by_name;
   for (const auto& [name, tensor] : tensors) {
     require(tensor.defined(), "cannot write {}: the tensor {} is undefined", path, in_quotes(name));
-    declarations.push_back({name, tensor.dtype(), tensor.shape()});
+    declarations.push_back({name, tensor.dtype(), tensor.shape(), stored_as(tensor.dtype(), floating)});
     by_name[name] = &tensor;
   }
   SafeTensorsWriter writer(path, metadata, declarations);
@@ -301,18 +311,19 @@ SafeTensorsWriter::SafeTensorsWriter(const std::string& path, const std::map<std
   for (const Declaration& t : tensors) {
     require(names.insert(t.name).second, "cannot write {}: the tensor name {} is {}", path, in_quotes(t.name),
             t.name == metadata_key ? "reserved" : "used twice");
-    require(data_bytes(t.shape, t.dtype) >= 0, "cannot write {}: tensor {} cannot have the shape {}", path,
+    const StoredType stored = t.stored.value_or(stored_type_of(t.dtype));
+    require(data_bytes(t.shape, stored) >= 0, "cannot write {}: tensor {} cannot have the shape {}", path,
             in_quotes(t.name), t.shape.str());
-    entries.push_back({t.name, t.dtype, t.shape});
+    entries.push_back({t.name, stored, t.dtype, t.shape});
   }
   std::vector<size_t> order(entries.size());
   for (size_t i = 0; i < order.size(); i++) order[i] = i;
   std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return size_of(entries[a].dtype) > size_of(entries[b].dtype); });
+                   [&](size_t a, size_t b) { return size_of(entries[a].stored) > size_of(entries[b].stored); });
   int64_t end = 0;
   for (const size_t i : order) {
     entries[i].begin = end;
-    entries[i].end = end += data_bytes(entries[i].shape, entries[i].dtype);
+    entries[i].end = end += data_bytes(entries[i].shape, entries[i].stored);
     layout_.push_back(entries[i]);
   }
   const std::string text = header_text(metadata, entries, path);
@@ -335,11 +346,15 @@ void SafeTensorsWriter::append(std::string_view name, const Tensor& part) {
           in_quotes(name), in_quotes(entry.name));
   require(part.dtype() == entry.dtype, "{}: tensor {} has the type {}, a part of {} came", file_.path(),
           in_quotes(name), name_of(entry.dtype), name_of(part.dtype()));
-  const auto bytes = static_cast<int64_t>(part.bytes());
+  const auto bytes = part.elements() * static_cast<int64_t>(size_of(entry.stored));
   require(bytes <= entry.end - written_, "{}: tensor {} {} got more elements than it has", file_.path(),
           in_quotes(name), entry.shape.str());
-  const Tensor packed = part.contiguous();
-  file_.write(bytes_of(packed));
+  if (entry.stored == stored_type_of(entry.dtype)) {
+    const Tensor packed = part.contiguous();
+    file_.write(bytes_of(packed));
+  } else {
+    file_.write(encode(part, entry.stored, in_quotes(name)));
+  }
   written_ += bytes;
   skip_full();
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "engine/file.h"
+#include "engine/stored_type.h"
 #include "engine/tensor.h"
 
 namespace fastntk {
@@ -19,7 +21,8 @@ namespace fastntk {
 /// One tensor as the header describes it.
 struct TensorEntry {
   std::string name;
-  DType dtype = DType::float32;
+  StoredType stored = StoredType::f32;
+  DType dtype = DType::float32;  ///< in memory
   Shape shape;
   /// Bytes [begin, end) of the data, counted from the end of the header.
   int64_t begin = 0, end = 0;
@@ -34,8 +37,15 @@ struct SafeTensorsHeader {
 
 /// Reads and checks the header alone. It is treated as hostile: its length is bounded, every name is unique, every
 /// shape has the bytes it needs, and the tensors cover the data without gap, overlap or bytes left over; anything else
-/// is an Error that names the file and the tensor. Types other than F32, F64, I64 and U8 are refused by name.
+/// is an Error that names the file and the tensor. Types other than those of StoredType are refused by name.
 SafeTensorsHeader read_safetensors_header(const std::string& path);
+/// The same of a file that is in memory; `source` stands for its name in errors.
+SafeTensorsHeader parse_safetensors_header(std::span<const std::byte> file, const std::string& source);
+
+/// How tensors of a type are stored when those of floating point are to be stored as `floating`.
+inline StoredType stored_as(DType dtype, std::optional<StoredType> floating) {
+  return floating && is_floating(dtype) ? *floating : stored_type_of(dtype);
+}
 
 struct SafeTensors {
   std::map<std::string, std::string> metadata;
@@ -44,11 +54,12 @@ struct SafeTensors {
   /// The tensor of this name; null if there is none.
   const Tensor* find(std::string_view name) const;
 
-  /// Reads all tensors, in the order of the header.
+  /// Reads all tensors, in the order of the header, in the types of memory_type.
   static SafeTensors load(const std::string& path);
   /// Writes the file atomically. The bytes depend on names, order, metadata and elements only. The header keeps the
   /// order given here; the data follows the reference implementation: widest type first, so that all is aligned.
-  void save(const std::string& path) const;
+  /// Tensors of floating point are converted to `floating` where it is given; an Error where one has too large a value.
+  void save(const std::string& path, std::optional<StoredType> floating = std::nullopt) const;
 };
 
 /// Writes a file whose tensors need never be in memory as a whole: shapes first, then the elements piece by piece.
@@ -58,6 +69,7 @@ class SafeTensorsWriter {
     std::string name;
     DType dtype = DType::float32;
     Shape shape;
+    std::optional<StoredType> stored = std::nullopt;  ///< as in memory unless given
   };
   SafeTensorsWriter(const std::string& path, const std::map<std::string, std::string>& metadata,
                     const std::vector<Declaration>& tensors);

@@ -6,6 +6,8 @@
 namespace fastntk {
 namespace {
 
+thread_local bool shapes_only = false;
+
 // FNV-1a: the stream of random numbers that belongs to a name.
 uint64_t stream_of(const std::string& name) {
   uint64_t hash = 0xCBF29CE484222325;
@@ -41,6 +43,9 @@ void copy_values(const To& to, const From& from, const std::string& except) {
 }
 
 }  // namespace
+
+ShapesOnly::ShapesOnly() : before_(std::exchange(shapes_only, true)) {}
+ShapesOnly::~ShapesOnly() { shapes_only = before_; }
 
 std::vector<Named<const Module>> Module::named_modules() const {
   std::vector<Named<const Module>> all{{"", this}};
@@ -116,7 +121,8 @@ void Module::initialise(uint64_t seed) {
 }
 
 Parameter& Module::add_parameter(std::string name, const Shape& shape, Initial initial) {
-  return parameters_.emplace_back(Parameter{std::move(name), Tensor::zeros(shape), initial});
+  Tensor value = shapes_only ? Tensor::zeros({}).expand(shape) : Tensor::zeros(shape);
+  return parameters_.emplace_back(Parameter{std::move(name), std::move(value), initial});
 }
 
 ModuleBuffer& Module::add_buffer(std::string name, Tensor value) {

@@ -42,6 +42,19 @@ struct ModuleBuffer {
 template <class T>
 using Named = std::pair<std::string, T*>;
 
+/// While one lives, parameters of modules made by this thread take no memory: all elements of each are one zero. Such
+/// modules serve to compare names and shapes.
+class ShapesOnly {
+ public:
+  ShapesOnly();
+  ~ShapesOnly();
+  ShapesOnly(const ShapesOnly&) = delete;
+  ShapesOnly& operator=(const ShapesOnly&) = delete;
+
+ private:
+  bool before_;
+};
+
 /// A node of a model. Derive from it, create parameters, buffers and children in the constructor (their order is that
 /// of the names), and say in forward() what it computes. Parameters and buffers keep their address as long as the
 /// module lives. Several threads may call forward() at once on one module as long as none is in train mode.

@@ -34,6 +34,15 @@ ModelConfig infer_vgg(const std::string& name, const NamedShapes& shapes) {
   return config;
 }
 
+// timm's classifier: two convolutions and a linear layer.
+std::string from_timm(const std::string& name) {
+  for (const auto& [theirs, ours] : {std::pair{"pre_logits.fc1.", "classifier.0."},
+                                     {"pre_logits.fc2.", "classifier.3."},
+                                     {"head.fc.", "classifier.6."}})
+    if (name.starts_with(theirs)) return ours + name.substr(std::string_view(theirs).size());
+  return name;
+}
+
 Architecture architecture(const std::string& depth, const std::vector<int64_t>& convolutions) {
   const std::string name = "vgg" + depth + "_bn";
   return {.name = name,
@@ -47,7 +56,8 @@ Architecture architecture(const std::string& depth, const std::vector<int64_t>& 
                                                       .channels = c.channels,
                                                       .classes = c.classes});
               },
-          .infer = [name](const NamedShapes& shapes) { return infer_vgg(name, shapes); }};
+          .infer = [name](const NamedShapes& shapes) { return infer_vgg(name, shapes); },
+          .rename = from_timm};
 }
 
 }  // namespace

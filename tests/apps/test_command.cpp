@@ -12,6 +12,7 @@
 #include <sstream>
 #include <thread>
 
+#include "apps/command.h"
 #include "engine/cpu/dispatch.h"
 #include "engine/file.h"
 #include "engine/npy.h"
@@ -20,39 +21,13 @@
 #include "temporary_folder.h"
 
 using namespace fastntk;
+using namespace fastntk::test;
 namespace fs = std::filesystem;
 
 namespace {
 
 const std::string pretrained = std::string(FASTNTK_SOURCE_DIR) + "/checkpoints/resnet20-fashion-mnist-0-8.safetensors";
 const std::string tiny = " --samples '30000-59999 per-class:4' --epochs 1 --quiet ";
-
-struct Result {
-  int code = 0;
-  std::string output;  // both streams
-};
-
-Result run(const std::string& arguments) {
-  FILE* const pipe = popen((std::string(FASTNTK_PROGRAM) + " " + arguments + " 2>&1").c_str(), "r");
-  REQUIRE(pipe != nullptr);
-  Result r;
-  char buffer[4096];
-  while (const size_t n = fread(buffer, 1, sizeof buffer, pipe)) r.output.append(buffer, n);
-  const int status = pclose(pipe);
-  r.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  INFO(arguments << "\n" << r.output);
-  CHECK(r.code < 128);
-  return r;
-}
-
-// A failure says one line that has `words`, has this exit code, and leaves no file named `output`.
-void check_refused(const std::string& arguments, int code, const std::string& words, const std::string& output = {}) {
-  const Result r = run(arguments);
-  INFO(arguments << "\n" << r.output);
-  CHECK(r.code == code);
-  CHECK_THAT(r.output, Catch::Contains(words));
-  if (!output.empty()) CHECK(!fs::exists(output));
-}
 
 std::string finetuned(const std::string& folder, const std::string& more = {}) {
   const std::string path = folder + "/tuned.safetensors";

@@ -73,7 +73,8 @@ TEST_CASE("a checkpoint without configuration is read with the name of its archi
   const Checkpoint loaded = load_model(path, "resnet18");
   CHECK(loaded.model.config.str() == model.config.str());
   CHECK(values(loaded.model) == values(model));
-  CHECK_THROWS_WITH(load_model(path), Contains("no configuration") && Contains("name its architecture"));
+  CHECK_THROWS_WITH(load_model(path),
+                    Contains("no configuration") && Contains("name its architecture (fits: resnet18)"));
   CHECK_THROWS_WITH(load_model(path, "resnet34"),
                     Contains("missing layer1.2.conv1.weight") && Contains("more") && !Contains("\n"));
 
@@ -84,6 +85,78 @@ TEST_CASE("a checkpoint without configuration is read with the name of its archi
   shapes.erase("fc.weight");
   CHECK_THROWS_WITH(infer_config("resnet20", shapes),
                     Contains("not a checkpoint of resnet20") && Contains("fc.weight"));
+}
+
+namespace {
+
+// The same tensors under other names.
+template <class Rename>
+SafeTensors renamed(const Model& model, Rename&& rename) {
+  SafeTensors file{{}, state(*model)};
+  for (auto& [name, tensor] : file.tensors) name = rename(name);
+  return file;
+}
+
+}  // namespace
+
+TEST_CASE("what wrappers put before all names is taken away, and timm's names of a VGG are known") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "foreign.safetensors";
+  const Model model = make_model({.architecture = "convnet", .classes = 4, .options = {{"width", "2"}}}, 1);
+  for (const std::string prefix : {"module.", "_orig_mod.", "model.", "model.module._orig_mod."}) {
+    renamed(model, [&](const std::string& name) { return prefix + name; }).save(path);
+    CHECK(values(load_model(path, "convnet").model) == values(model));
+  }
+  // Not where one name is without it.
+  renamed(model, [](const std::string& name) { return name == "fc.bias" ? name : "module." + name; }).save(path);
+  CHECK_THROWS_WITH(load_model(path, "convnet"), Contains("conv1.weight"));
+  CHECK_THROWS_WITH(names_of({"pre_logits.fc1.weight", "classifier.0.weight"}, "vgg11_bn"),
+                    Contains("both classifier.0.weight and pre_logits.fc1.weight") ||
+                        Contains("both pre_logits.fc1.weight and classifier.0.weight"));
+
+  const Model vgg =
+      make_model({.architecture = "vgg11_bn", .classes = 3, .options = {{"width", "1"}, {"hidden", "6"}}}, 1);
+  SafeTensors timm = renamed(vgg, [](std::string name) {
+    for (const auto& [ours, theirs] : {std::pair<std::string, std::string>{"classifier.0", "pre_logits.fc1"},
+                                       {"classifier.3", "pre_logits.fc2"},
+                                       {"classifier.6", "head.fc"}})
+      if (name.starts_with(ours)) name.replace(0, ours.size(), theirs);
+    return name;
+  });
+  for (auto& [name, tensor] : timm.tensors) {
+    if (name == "pre_logits.fc1.weight") tensor = tensor.reshape({6, 8, 7, 7});
+    if (name == "pre_logits.fc2.weight") tensor = tensor.reshape({6, 6, 1, 1});
+  }
+  timm.save(path);
+  CHECK(values(load_model(path, "vgg11_bn").model) == values(vgg));
+}
+
+TEST_CASE("the architectures that a checkpoint fits are found by names and shapes") {
+  const auto shapes_of = [](const Model& model) {
+    NamedShapes shapes;
+    for (const auto& [name, tensor] : state(*model)) shapes[name] = tensor.shape();
+    return shapes;
+  };
+  const auto first = [](const NamedShapes& shapes) {
+    const auto fits = fitting_architectures(shapes);
+    std::string text;
+    for (const Fit& fit : fits)
+      if (!fit.differences) text += fit.config.architecture + " ";
+    return text;
+  };
+  const ShapesOnly without_elements;
+  for (const std::string& name : architecture_names()) {
+    if (!find_architecture(name).infer || name == "small_net") continue;
+    const ModelConfig config{.architecture = name, .classes = 7, .image_height = 28, .image_width = 28};
+    CHECK(first(shapes_of(build_model(config))) == name + " ");
+  }
+  NamedShapes shapes = shapes_of(build_model({.architecture = "resnet50"}));
+  shapes.erase("layer3.2.bn1.bias");
+  const auto fits = fitting_architectures(shapes);
+  REQUIRE(!fits.empty());
+  CHECK(fits.front().config.architecture == "resnet50");
+  CHECK(fits.front().text == "missing layer3.2.bn1.bias");
+  CHECK(fitting_architectures({}).empty());
 }
 
 TEST_CASE("a file that does not fit is refused in one sentence, and changes nothing") {
