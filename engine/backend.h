@@ -13,6 +13,8 @@ enum class SoftmaxKind : uint8_t { softmax, log_softmax, logsumexp };
 /// Linear maps at a point whose probabilities are p: t ↦ p ⊙ (t − ⟨p, t⟩), t ↦ t − ⟨p, t⟩, t ↦ t − p Σ t.
 enum class SoftmaxMap : uint8_t { softmax, log_softmax, log_softmax_transposed };
 enum class PoolKind : uint8_t { max, average };
+/// Where a NaN goes: last when ascending, first otherwise.
+enum class SortOrder : uint8_t { ascending, ascending_nan_first, descending };
 
 /// Geometry of a pooling window; divisor of average pooling is the whole window (padding counts as zeros).
 struct PoolShape {
@@ -66,6 +68,13 @@ class Backend {
   virtual void gather(const Tensor& x, int axis, const Tensor& index, Tensor& out) const = 0;
   /// out[l, index[l, i, r], r] += x[l, i, r], in ascending order of i; `index` has been expanded to the shape of x.
   virtual void scatter_add(const Tensor& x, int axis, const Tensor& index, Tensor& out) const = 0;
+
+  // ---- along one axis (negative or not); any strides ----
+  /// out_i = Σ_{j ≤ i} x_j, or Σ_{j ≥ i} x_j in reverse; summed in float64, in order.
+  virtual void cumsum(const Tensor& x, int axis, bool reverse, Tensor& out) const = 0;
+  /// The first index.extent(axis) places of x's elements in an order; equal elements go by their place.
+  virtual void argsort(const Tensor& x, int axis, SortOrder order, Tensor& index) const = 0;
+
   // ---- convolution: x [..., N, H, W, C], w [..., 1 or N, O, I, kh, kw], y [..., N, OH, OW, O]; a stack of leading
   // axes ----
   // ---- on either operand or on both ----

@@ -9,6 +9,7 @@
 #include "engine/cpu/pool.h"
 #include "engine/cpu/reduce.h"
 #include "engine/cpu/row_norm.h"
+#include "engine/cpu/scan.h"
 #include "engine/cpu/softmax.h"
 
 namespace fastntk {
@@ -65,6 +66,12 @@ class CpuBackend final : public Backend {
   }
   void scatter_add(const Tensor& x, int axis, const Tensor& index, Tensor& out) const override {
     cpu::scatter_add(x, axis, index, out);
+  }
+  void cumsum(const Tensor& x, int axis, bool reverse, Tensor& out) const override {
+    cpu::cumsum(x, axis, reverse, out);
+  }
+  void argsort(const Tensor& x, int axis, SortOrder order, Tensor& index) const override {
+    cpu::argsort(x, axis, order, index);
   }
 };
 

@@ -45,13 +45,17 @@ void gather(const Tensor& x, int axis, const Tensor& index, Tensor& out) {
   const Walk<3> walk(out.shape(), {out.strides(), x_strides, index.strides()});
   const int64_t *const where = index.data<int64_t>(), sy = walk.inner_stride(0), sx = walk.inner_stride(1),
                        si = walk.inner_stride(2);
-  for_floating(x.dtype(), "gather", [&](auto zero) {
+  for_any(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T* const in = x.data<T>();
     T* const y = out.mutable_data<T>();
     for_pieces(walk, 1, [&](const std::array<int64_t, 3>& at, int64_t n) {
       const int64_t* const i = where + at[2];
-      check(i, n, si, extent, "gather");
+      check(i, si == 0 ? 1 : n, si, extent, "gather");
+      if (si == 0 && sx == 1 && sy == 1) {  // a whole row
+        std::copy_n(in + at[1] + *i * step, n, y + at[0]);
+        return;
+      }
       for (int64_t r = 0; r < n; r++) y[at[0] + r * sy] = in[at[1] + r * sx + i[r * si] * step];
     });
   });

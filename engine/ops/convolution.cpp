@@ -254,6 +254,41 @@ Variable conv2d(const Variable& x, const Variable& weight, const Conv2dOptions& 
   return convolve(s, x, weight);
 }
 
+Variable conv_transpose2d(const Variable& x, const Variable& weight, const ConvTranspose2dOptions& o) {
+  require(x.rank() >= 4 && weight.rank() >= 5,
+          "conv_transpose2d needs x [N, H, W, C] and weights [1 or N, C, O / groups, kh, kw], got {} and {}",
+          x.shape().str(), weight.shape().str());
+  require(o.groups > 0 && x.extent(-1) % o.groups == 0 && weight.extent(-4) == x.extent(-1),
+          "conv_transpose2d: {} channels in {} groups with weights {}", x.extent(-1), o.groups, weight.shape().str());
+  for (const int i : {0, 1})
+    require(o.stride[i] > 0 && o.dilation[i] > 0 && o.padding[i] >= 0 && o.output_padding[i] >= 0 &&
+                o.output_padding[i] < o.stride[i],
+            "conv_transpose2d: stride {}, dilation {}, padding {}, output padding {} (which must be less than the "
+            "stride)",
+            o.stride[i], o.dilation[i], o.padding[i], o.output_padding[i]);
+  const auto extent = [&](int i) {
+    return (x.extent(i - 3) - 1) * o.stride[i] - 2 * o.padding[i] + o.dilation[i] * (weight.extent(i - 2) - 1) +
+           o.output_padding[i] + 1;
+  };
+  // The convolution that this transposes, from the output to x.
+  const ConvolutionShape s{.height = extent(0),
+                           .width = extent(1),
+                           .in_channels = weight.extent(-3) * o.groups,
+                           .out_channels = x.extent(-1),
+                           .kernel_height = weight.extent(-2),
+                           .kernel_width = weight.extent(-1),
+                           .stride_height = o.stride[0],
+                           .stride_width = o.stride[1],
+                           .padding_height = o.padding[0],
+                           .padding_width = o.padding[1],
+                           .dilation_height = o.dilation[0],
+                           .dilation_width = o.dilation[1],
+                           .groups = o.groups};
+  require(x.extent(-3) > 0 && x.extent(-2) > 0 && s.height > 0 && s.width > 0,
+          "conv_transpose2d: an image of {}x{} with {} leaves no output", x.extent(-3), x.extent(-2), describe(s));
+  return input_gradient(s, x, weight);
+}
+
 void set_convolution_algorithm(ConvolutionAlgorithm algorithm) { algorithm_in_use = algorithm; }
 ConvolutionAlgorithm convolution_algorithm() { return algorithm_in_use; }
 

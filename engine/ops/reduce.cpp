@@ -265,7 +265,7 @@ struct Concat final : Op {
   bool mixes_samples(std::span<const Shape> in) const override { return axis == -in[0].rank(); }
 };
 
-Shape negative_axes(const Variable& x, std::initializer_list<int> axes, const char* where) {
+Shape negative_axes(const Variable& x, std::span<const int> axes, const char* where) {
   std::vector<int> given;
   for (const int axis : axes) given.push_back(from_back(axis, x.rank(), where));
   Shape out;
@@ -276,13 +276,12 @@ Shape negative_axes(const Variable& x, std::initializer_list<int> axes, const ch
 
 }  // namespace
 
-Variable sum(const Variable& x, std::initializer_list<int> axes) {
-  return apply(Sum(negative_axes(x, axes, "sum")), {x});
-}
+Variable sum(const Variable& x, std::span<const int> axes) { return apply(Sum(negative_axes(x, axes, "sum")), {x}); }
 
 Variable mean(const Variable& x, std::initializer_list<int> axes) {
   int64_t count = 1;
-  for (const int64_t axis : negative_axes(x, axes, "mean")) count *= x.extent(static_cast<int>(axis));
+  for (const int64_t axis : negative_axes(x, std::span(axes.begin(), axes.size()), "mean"))
+    count *= x.extent(static_cast<int>(axis));
   return scale(sum(x, axes), 1.0 / static_cast<double>(count));
 }
 
@@ -309,10 +308,12 @@ Variable reshape(const Variable& x, const Shape& shape) {
   if (shape == x.shape()) return x;
   int same = 0;
   while (same < x.rank() && same < shape.rank() && x.extent(same) == shape[same]) same++;
+  // An axis without elements makes all that is behind it equal.
+  while (same > 0 && x.shape().slice(same, x.rank()).elements() != shape.slice(same, shape.rank()).elements()) same--;
   return apply(Reshape(x.shape().slice(same, x.rank()), shape.slice(same, shape.rank())), {x});
 }
 
-Variable permute(const Variable& x, std::initializer_list<int> order) {
+Variable permute(const Variable& x, std::span<const int> order) {
   require(static_cast<int>(order.size()) == x.rank(), "permute: {} axes given for a tensor of rank {}", order.size(),
           x.rank());
   Shape full;

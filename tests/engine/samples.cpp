@@ -20,6 +20,9 @@ Samples all_samples() {
            layer_norm_samples(),
            attention_samples(),
            resize_samples(),
+           rearrangement_samples(),
+           statistics_samples(),
+           einsum_samples(),
        })
     all.insert(all.end(), family.begin(), family.end());
   return all;

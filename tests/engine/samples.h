@@ -88,6 +88,9 @@ Samples normalisation_samples();
 Samples resize_samples();
 Samples layer_norm_samples();
 Samples attention_samples();
+Samples rearrangement_samples();
+Samples statistics_samples();
+Samples einsum_samples();
 
 /// All families.
 Samples all_samples();

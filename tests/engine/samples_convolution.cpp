@@ -112,6 +112,43 @@ Sample weight_gradient_sample(const std::string& note, const Shape& x, const Sha
           .helpers = {"conv2d", "conv2d_input_gradient"}};
 }
 
+// x [N, H, W, C] spread by w [1 or N, C, O / groups, kh, kw]: every product is added where its window lies.
+Array conv_transposed(const Array& x, const Array& w, const ConvTranspose2dOptions& o) {
+  const Shape &s = x.shape, &k = w.shape;
+  const int64_t in = s[3] / o.groups;
+  const auto extent = [&](int i) {
+    return (s[1 + i] - 1) * o.stride[i] - 2 * o.padding[i] + o.dilation[i] * (k[3 + i] - 1) + o.output_padding[i] + 1;
+  };
+  Array y({s[0], extent(0), extent(1), k[2] * o.groups});
+  for_each_index(s, [&](const Shape& at) {
+    for_each_index(k.slice(2, 5), [&](const Shape& tap) {
+      const int64_t row = at[1] * o.stride[0] + tap[1] * o.dilation[0] - o.padding[0];
+      const int64_t column = at[2] * o.stride[1] + tap[2] * o.dilation[1] - o.padding[1];
+      if (row < 0 || row >= y.shape[1] || column < 0 || column >= y.shape[2]) return;
+      y({at[0], row, column, at[3] / in * k[2] + tap[0]}) += x(at) * w({at[0], at[3], tap[0], tap[1], tap[2]});
+    });
+  });
+  return y;
+}
+
+Sample conv_transpose_sample(const std::string& note, const Shape& x, const Shape& w,
+                             const ConvTranspose2dOptions& options) {
+  ConvTranspose2dOptions too_much = options;
+  too_much.output_padding[1] = options.stride[1];
+  return {.op = "conv_transpose2d",
+          .note = note,
+          .inputs = {{x}, {w}},
+          .function = [=](const Values& v) { return conv_transpose2d(v[0], v[1], options); },
+          .reference = [=](const Arrays& a) { return conv_transposed(a[0], a[1], options); },
+          .samples = x[0],
+          .composition = true,
+          .refusals = {{{{4, 4, 3}, w}},
+                       {{x, {1, w[1] + 1, w[2], w[3], w[4]}}},
+                       {{x, {w[1], w[2], w[3], w[4]}}},
+                       {{{x[0], 0, x[2], x[3]}, w}},
+                       {{x, w}, [=](const Values& v) { return conv_transpose2d(v[0], v[1], too_much); }}}};
+}
+
 std::shared_ptr<void> hold(ConvolutionAlgorithm algorithm) {
   const ConvolutionAlgorithm before = convolution_algorithm();
   set_convolution_algorithm(algorithm);
@@ -141,6 +178,21 @@ Samples convolution_samples() {
       convolution_sample("a pixel", {2, 1, 1, 17}, {1, 19, 17, 1, 1}, plain),
       convolution_sample("weights by sample", {2, 5, 4, 3}, {2, 4, 3, 3, 3}, same),
       convolution_sample("weights by sample, 1x1", {2, 4, 3, 5}, {2, 6, 5, 1, 1}, plain),
+      convolution_sample("depthwise, 5x5, dilated", {2, 9, 8, 5}, {1, 5, 1, 5, 5},
+                         {.padding = {4, 2}, .dilation = {2, 1}, .groups = 5}),
+      convolution_sample("depthwise, weights by sample", {2, 5, 4, 3}, {2, 3, 1, 3, 3},
+                         {.padding = {1, 1}, .groups = 3}),
+      conv_transpose_sample("3x3", {2, 4, 3, 5}, {1, 5, 4, 3, 3}, {}),
+      conv_transpose_sample("2x2, stride 2", {2, 3, 4, 4}, {1, 4, 3, 2, 2}, {.stride = {2, 2}}),
+      conv_transpose_sample("3x3, stride 2, padding and output padding", {2, 3, 4, 3}, {1, 3, 5, 3, 3},
+                            {.stride = {2, 2}, .padding = {1, 1}, .output_padding = {1, 1}}),
+      conv_transpose_sample("height unlike width", {2, 4, 3, 3}, {1, 3, 2, 3, 4},
+                            {.stride = {3, 2}, .padding = {0, 2}, .output_padding = {2, 0}}),
+      conv_transpose_sample("dilated", {2, 4, 4, 2}, {1, 2, 3, 3, 3}, {.padding = {1, 2}, .dilation = {2, 3}}),
+      conv_transpose_sample("groups", {2, 3, 3, 6}, {1, 6, 2, 3, 3}, {.stride = {2, 1}, .groups = 2}),
+      conv_transpose_sample("depthwise", {2, 3, 4, 5}, {1, 5, 1, 4, 4},
+                            {.stride = {2, 2}, .padding = {1, 1}, .groups = 5}),
+      conv_transpose_sample("weights by sample", {2, 3, 4, 3}, {2, 3, 4, 3, 3}, {.stride = {2, 2}, .padding = {1, 1}}),
       convolution_sample("weights by sample, groups, stride 2", {2, 5, 4, 4}, {2, 4, 2, 3, 3},
                          {.stride = {2, 2}, .padding = {1, 1}, .groups = 2}),
   };
@@ -154,6 +206,10 @@ Samples convolution_samples() {
     all.push_back(sample("groups, strides that differ", {2, 6, 5, 4}, {1, 6, 2, 3, 3}, grouped));
     all.push_back(sample("dilated", {2, 6, 7, 3}, {1, 4, 3, 3, 2}, {.padding = {2, 1}, .dilation = {2, 2}}));
     all.push_back(sample("weights by sample", {2, 5, 4, 3}, {2, 4, 3, 3, 3}, same));
+    all.push_back(sample("depthwise, stride 2", {2, 6, 5, 4}, {1, 4, 1, 3, 3},
+                         {.stride = {2, 2}, .padding = {1, 1}, .groups = 4}));
+    all.push_back(
+        sample("depthwise, weights by sample", {2, 4, 5, 3}, {2, 3, 1, 3, 3}, {.padding = {1, 1}, .groups = 3}));
   }
   for (const auto algorithm : {ConvolutionAlgorithm::exact, ConvolutionAlgorithm::fast}) {
     const bool fast = algorithm == ConvolutionAlgorithm::fast;

@@ -75,6 +75,7 @@ Sample gather_sample(const std::string& note, const Shape& x, int axis, const Sh
           .saved = [](ActiveSet) { return Saved{.inputs = 2}; },
           .samples = samples,
           .mixes_samples = mixes,
+          .takes_integers = true,
           .refusals = {{{x, Shape{7, 7, 7}}}}};
 }
 

@@ -76,6 +76,9 @@ TEST_CASE("ops: batch norm", "[ops]") { test_family(normalisation_samples()); }
 TEST_CASE("ops: resizing", "[ops][resize]") { test_family(resize_samples()); }
 TEST_CASE("ops: layer norm and its relatives", "[ops]") { test_family(layer_norm_samples()); }
 TEST_CASE("ops: attention", "[ops]") { test_family(attention_samples()); }
+TEST_CASE("ops: rearrangements", "[ops][index]") { test_family(rearrangement_samples()); }
+TEST_CASE("ops: statistics", "[ops][index]") { test_family(statistics_samples()); }
+TEST_CASE("ops: einsum", "[ops][index]") { test_family(einsum_samples()); }
 
 TEST_CASE("the pairwise grid meets every pair of choices in a fraction of the full grid", "[ops]") {
   Sample sample;
