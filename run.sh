@@ -115,6 +115,9 @@ run_tests() {
   # The thread sanitizer of GCC 12 does not start under the address randomisation of newer kernels.
   if [[ $preset == tsan ]] && setarch -R true 2> /dev/null; then run=(setarch -R "${run[@]}"); fi
   (cd "$root" && "${run[@]}" "$@")
+  # What the tests of the ops counted: the run over all of them, and the mutation check.
+  awk '/^op tests:/ && $3 > most { most = $3; ops = $0 } /^mutation check:/ { mutations = $0 }
+       END { if (ops) print ops; if (mutations) print mutations }' "$root/build/$preset/Testing/Temporary/LastTest.log"
 }
 
 # The foreign project of tests/consumer once more, with the library as a subdirectory (the tests use an installed one).

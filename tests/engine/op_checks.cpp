@@ -65,6 +65,7 @@ struct Recorded {
   Recorded(const Sample& s, const std::vector<Tensor>& at, ActiveSet active) {
     for (size_t i = 0; i < at.size(); i++) inputs.push_back(has(active, i) ? tape.leaf(at[i]) : Variable(at[i]));
     output = s.function(inputs);
+    if (s.recorded) s.recorded(tape);
   }
   Variable jvp(const std::vector<Tensor>& tangents, const Variable& of) {
     std::vector<std::pair<Variable, Variable>> pairs;

@@ -70,6 +70,8 @@ struct Sample {
   std::function<double(const Arrays&)> kink_distance = {};
   /// Holds a setting of the engine while the sample runs.
   std::function<std::shared_ptr<void>()> scope = {};
+  /// Called with the tape after the sample has been recorded; mutation.h spoils the records here.
+  std::function<void(Tape&)> recorded = {};
 };
 
 using Samples = std::vector<Sample>;

@@ -14,7 +14,7 @@ using namespace fastntk::test;
 namespace {
 
 struct Totals {
-  std::set<std::string> ops;
+  std::set<std::string> ops, compositions;
   size_t samples = 0, cases = 0;
   int64_t checks = 0;
 };
@@ -24,8 +24,9 @@ struct PrintTotals : Catch::TestEventListenerBase {
   using TestEventListenerBase::TestEventListenerBase;
   void testRunEnded(const Catch::TestRunStats&) override {
     if (totals.samples)
-      std::printf("op tests: %zu ops, %zu samples, %zu cases, %lld checks\n", totals.ops.size(), totals.samples,
-                  totals.cases, static_cast<long long>(totals.checks));
+      std::printf("op tests: %zu samples of %zu ops and %zu functions made of ops, %zu cases, %lld checks\n",
+                  totals.samples, totals.ops.size(), totals.compositions.size(), totals.cases,
+                  static_cast<long long>(totals.checks));
   }
 };
 CATCH_REGISTER_LISTENER(PrintTotals)
@@ -39,7 +40,7 @@ void test_family(const Samples& samples) {
       check_case(sample, c, report);
       totals.cases++;
     }
-    totals.ops.insert(sample.op);
+    (sample.composition ? totals.compositions : totals.ops).insert(sample.op);
     totals.samples++;
     totals.checks += report.checks;
     for (const std::string& failure : report.failures) FAIL_CHECK(failure);
