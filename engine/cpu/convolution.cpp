@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "engine/cpu/depthwise.h"
 #include "engine/cpu/direct.h"
 #include "engine/cpu/unfold.h"
 #include "engine/cpu/winograd.h"
@@ -37,7 +38,7 @@ PackedConvolution<T> PackedConvolution<T>::forward(const ConvolutionShape& s, co
                                                    ConvolutionAlgorithm algorithm, Isa isa) {
   check(s);
   if (is_pointwise(s)) return PackedConvolution(pointwise_forward(s, weights));
-  if (is_depthwise(s)) return PackedConvolution(depthwise_forward(s, weights));
+  if (is_depthwise(s)) return PackedConvolution(depthwise_forward(s, weights, isa));
   if constexpr (std::is_same_v<T, float>)
     if (algorithm == ConvolutionAlgorithm::fast && winograd_pays(s))
       return PackedConvolution(winograd_forward(s, weights, isa));
@@ -50,7 +51,7 @@ PackedConvolution<T> PackedConvolution<T>::input_gradient(const ConvolutionShape
                                                           ConvolutionAlgorithm algorithm, Isa isa) {
   check(s);
   if (is_pointwise(s)) return PackedConvolution(pointwise_input_gradient(s, weights));
-  if (is_depthwise(s)) return PackedConvolution(depthwise_input_gradient(s, weights));
+  if (is_depthwise(s)) return PackedConvolution(depthwise_input_gradient(s, weights, isa));
   if constexpr (std::is_same_v<T, float>)
     if (algorithm == ConvolutionAlgorithm::fast && winograd_pays(s))
       return PackedConvolution(winograd_input_gradient(s, weights, isa));

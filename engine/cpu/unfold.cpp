@@ -198,59 +198,11 @@ class Pointwise : public ConvolutionKernel<T> {
   PackedMatrix<T> matrix_;
 };
 
-// Channels are the innermost loop, and never mix.
-template <class T>
-class Depthwise : public ConvolutionKernel<T> {
- public:
-  Depthwise(const ConvolutionShape& s, const T* weights, bool gradient)
-      : shape_(s), gradient_(gradient), weights_(static_cast<size_t>(s.weight_elements())) {
-    const int64_t taps = s.kernel_height * s.kernel_width, C = s.in_channels;
-    for (int64_t c = 0; c < C; c++)
-      for (int64_t t = 0; t < taps; t++) weights_[static_cast<size_t>(t * C + c)] = weights[c * taps + t];
-  }
-
-  // Forward: the output gathers. Gradient: the image receives, in the order of the output pixels.
-  void run(int64_t images, const T* in, T* out) const override {
-    const ConvolutionShape& s = shape_;
-    const int64_t C = s.in_channels, from_image = gradient_ ? s.output_elements() : s.input_elements();
-    const int64_t to_image = gradient_ ? s.input_elements() : s.output_elements();
-    parallel_for(images, [&](int64_t n) {
-      const T* const from = in + n * from_image;
-      T* const to = out + n * to_image;
-      std::fill_n(to, to_image, T{0});
-      for (int64_t oh = 0; oh < s.out_height(); oh++)
-        for (int64_t ow = 0; ow < s.out_width(); ow++)
-          for (int64_t i = 0; i < s.kernel_height; i++)
-            for (int64_t j = 0; j < s.kernel_width; j++) {
-              const int64_t h = oh * s.stride_height - s.padding_height + i * s.dilation_height;
-              const int64_t w = ow * s.stride_width - s.padding_width + j * s.dilation_width;
-              if (h < 0 || h >= s.height || w < 0 || w >= s.width) continue;
-              const int64_t small = (oh * s.out_width() + ow) * C, large = (h * s.width + w) * C;
-              const T* const x = from + (gradient_ ? small : large);
-              const T* const weight = weights_.data() + (i * s.kernel_width + j) * C;
-              T* const y = to + (gradient_ ? large : small);
-              for (int64_t c = 0; c < C; c++) y[c] += x[c] * weight[c];
-            }
-    });
-  }
-  const char* name() const override { return "depthwise"; }
-  size_t bytes() const override { return weights_.size() * sizeof(T); }
-
- private:
-  ConvolutionShape shape_;
-  bool gradient_;
-  std::vector<T> weights_;  // [tap][channel]
-};
-
 }  // namespace
 
 bool is_pointwise(const ConvolutionShape& s) {
   return s.kernel_height == 1 && s.kernel_width == 1 && s.padding_height == 0 && s.padding_width == 0 && s.groups == 1;
 }
-bool is_depthwise(const ConvolutionShape& s) {
-  return s.groups > 1 && s.groups == s.in_channels && s.groups == s.out_channels;
-}
-
 template <class T>
 std::shared_ptr<const ConvolutionKernel<T>> unfold_forward(const ConvolutionShape& s, const T* weights) {
   return std::make_shared<const UnfoldForward<T>>(s, weights);
@@ -267,15 +219,6 @@ template <class T>
 std::shared_ptr<const ConvolutionKernel<T>> pointwise_input_gradient(const ConvolutionShape& s, const T* weights) {
   return std::make_shared<const Pointwise<T>>(s, weights, true);
 }
-template <class T>
-std::shared_ptr<const ConvolutionKernel<T>> depthwise_forward(const ConvolutionShape& s, const T* weights) {
-  return std::make_shared<const Depthwise<T>>(s, weights, false);
-}
-template <class T>
-std::shared_ptr<const ConvolutionKernel<T>> depthwise_input_gradient(const ConvolutionShape& s, const T* weights) {
-  return std::make_shared<const Depthwise<T>>(s, weights, true);
-}
-
 #define FASTNTK_INSTANTIATE(FUNCTION)                                                                       \
   template std::shared_ptr<const ConvolutionKernel<float>> FUNCTION(const ConvolutionShape&, const float*); \
   template std::shared_ptr<const ConvolutionKernel<double>> FUNCTION(const ConvolutionShape&, const double*);
@@ -283,8 +226,6 @@ FASTNTK_INSTANTIATE(unfold_forward)
 FASTNTK_INSTANTIATE(unfold_input_gradient)
 FASTNTK_INSTANTIATE(pointwise_forward)
 FASTNTK_INSTANTIATE(pointwise_input_gradient)
-FASTNTK_INSTANTIATE(depthwise_forward)
-FASTNTK_INSTANTIATE(depthwise_input_gradient)
 #undef FASTNTK_INSTANTIATE
 
 }  // namespace fastntk::cpu

@@ -1,4 +1,4 @@
-// Convolution by matrix products: the general path, which takes every shape; 1x1 convolutions; depthwise convolutions.
+// Convolution by matrix products: the general path, which takes every shape; 1x1 convolutions.
 #pragma once
 #include "engine/cpu/convolution.h"
 
@@ -18,12 +18,5 @@ template <class T>
 std::shared_ptr<const ConvolutionKernel<T>> pointwise_forward(const ConvolutionShape& shape, const T* weights);
 template <class T>
 std::shared_ptr<const ConvolutionKernel<T>> pointwise_input_gradient(const ConvolutionShape& shape, const T* weights);
-
-/// One input and one output channel per group.
-bool is_depthwise(const ConvolutionShape& shape);
-template <class T>
-std::shared_ptr<const ConvolutionKernel<T>> depthwise_forward(const ConvolutionShape& shape, const T* weights);
-template <class T>
-std::shared_ptr<const ConvolutionKernel<T>> depthwise_input_gradient(const ConvolutionShape& shape, const T* weights);
 
 }  // namespace fastntk::cpu

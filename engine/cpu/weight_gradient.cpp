@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "engine/cpu/depthwise.h"
 #include "engine/cpu/isa/weight_gradient.h"
 #include "engine/parallel.h"
 #include "engine/storage.h"
@@ -239,6 +240,7 @@ void convolution_weight_gradient(const ConvolutionShape& shape, int64_t images, 
     if (!accumulate) std::fill_n(dw, shape.weight_elements(), T{});
     return;
   }
+  if (is_depthwise(shape)) return depthwise_weight_gradient(shape, images, x, dy, dw, accumulate);
   WeightGradient<T>(shape, images).run(images, x, dy, dw, accumulate);
 }
 

@@ -13,9 +13,9 @@ namespace fastntk::cpu {
 /// kernel_height, kernel_width]; in each group c counts that group's channels. All are contiguous.
 ///
 /// The bits are those of dw = (((dw or g0) + g1) + g2) + ..., where g_n is the gradient of image n by itself: a batch
-/// can be cut anywhere and accumulated, and any number of threads gives the same. In g_n, blocks of output rows (at
-/// most 128 pixels, or one row) are each one chain of multiply-adds from zero in raster order, added in ascending
-/// order.
+/// can be cut anywhere and accumulated, and any number of threads gives the same. Unless the convolution is depthwise,
+/// in g_n blocks of output rows (at most 128 pixels, or one row) are each one chain of multiply-adds from zero in
+/// raster order, added in ascending order.
 template <class T>
 void convolution_weight_gradient(const ConvolutionShape& shape, int64_t images, const T* x, const T* dy, T* dw,
                                  bool accumulate = false);
