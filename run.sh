@@ -9,7 +9,8 @@ jobs=$(nproc)
 
 # Debian 12 packages: to build and run, and for `check` alone.
 packages=(g++ cmake ninja-build pkg-config libopenblas-dev liblapacke-dev libeigen3-dev catch2 libcli11-dev
-  nlohmann-json3-dev libfmt-dev zlib1g-dev libzip-dev libssl-dev dataset-fashion-mnist)
+  nlohmann-json3-dev libfmt-dev zlib1g-dev libzip-dev libssl-dev libjpeg-dev libpng-dev libmatio-dev
+  dataset-fashion-mnist)
 check_packages=(git clang-format-16 clang-tidy-16 shellcheck)
 
 # Name of a command (the function command_NAME below runs it), and what it does.
