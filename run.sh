@@ -7,17 +7,19 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 program=$root/build/release/fastntk
 jobs=$(nproc)
 
-# Debian 12 packages: to build and run, and for `check` alone.
+# Debian 12 packages: to build and run, for `check` alone, and for `fuzz` alone.
 packages=(g++ cmake ninja-build pkg-config libopenblas-dev liblapacke-dev libeigen3-dev catch2 libcli11-dev
   nlohmann-json3-dev libfmt-dev zlib1g-dev libzip-dev libssl-dev libjpeg-dev libpng-dev libmatio-dev
   dataset-fashion-mnist)
 check_packages=(git clang-format-16 clang-tidy-16 shellcheck)
+fuzz_packages=(clang-16 libclang-rt-16-dev)
 
 # Name of a command (the function command_NAME below runs it), and what it does.
 commands=(
   demo "fine-tune on private data, forget, and compare with retraining, in one table (arguments go to 'fastntk demo')"
   test "build everything and run the tests"
   check "all of it: every combination of the op tests, sanitizers, a foreign project, formatting, static analysis"
+  fuzz "give every reader damaged files, under the sanitizers: fuzz [EXECUTIONS of each, 1000000] [TARGET…]"
   bench "measure the speed, beside PyTorch where one is found"
   parity "compare full-size models with PyTorch, torchvision and timm (a Python that has them: FASTNTK_TORCH_PYTHON)"
   table "make the whole table that the README shows"
@@ -47,6 +49,12 @@ command_check() {
   check_subdirectory
   check_style
   say "check: all passed"
+}
+
+command_fuzz() {
+  install_packages "${packages[@]}" "${fuzz_packages[@]}"
+  (cd "$root" && cmake --preset fuzz && cmake --build --preset fuzz -j "$jobs")
+  exec "$root/fuzz/run.sh" "$@"
 }
 
 command_bench() {
@@ -134,7 +142,7 @@ check_style() {
   local sources
   mapfile -t sources < <(git ls-files '*.cpp' '*.h')
   clang-format-16 --dry-run -Werror "${sources[@]}"
-  shellcheck run.sh .ci/run
+  shellcheck run.sh fuzz/run.sh .ci/run
   # GCC's warning flags are not all known to clang.
   git ls-files '*.cpp' ':!tests/consumer' |
     xargs -P "$jobs" -n 1 clang-tidy-16 -p build/release --quiet --extra-arg=-Wno-unknown-warning-option

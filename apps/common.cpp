@@ -43,12 +43,14 @@ void add_common(CLI::App& command, Common& c) {
   command.add_option("--seed", c.seed, "seed of everything random")->capture_default_str();
   command.add_option("--threads", c.threads, "threads; 0: as many as there are processors")->capture_default_str();
   command.add_option("--memory", c.memory,
-                     "bytes that Jacobian sweeps may use beside their result, e.g. 512M, 2G; default: no limit");
+                     "bytes that Jacobian sweeps may use beside their result, and decoded images, which are decoded "
+                     "anew where they need more; e.g. 512M, 2G; default: no limit");
   command.add_option("--conv", c.convolution, "convolutions: fast (Winograd where it applies, about 1e-5) or exact")
       ->check(CLI::IsMember({"fast", "exact"}))
       ->capture_default_str();
-  command.add_option("--data-folder", c.data_folder,
-                     "folder with the data set's files; default: $FASTNTK_DATA, then Debian's packages");
+  command.add_option(
+      "--data-folder", c.data_folder,
+      "folder with the data set's files; default: $FASTNTK_DATA, ~/.local/share/fastntk, /usr/share/datasets");
   command.add_option("--json", c.json, "write everything printed to this file as JSON (docs/report-format.md)");
   command.add_flag("--quiet", c.quiet, "no progress lines");
 }
@@ -111,8 +113,33 @@ void finish(const Report& report, const Common& common) {
   if (!common.json.empty()) report.write_json(common.json);
 }
 
+void add_data_flags(CLI::App& command, DataFlags& flags, const std::string& data, const std::string& samples) {
+  command.add_option("--data,--dataset", flags.name, data + ": a name or FORMAT:FILES (fastntk info lists them)")
+      ->capture_default_str();
+  command.add_option("--samples", flags.rules, samples)->capture_default_str();
+  command.add_option("--transform", flags.transform,
+                     "of the images: steps such as resize:256,crop:224,normalise:imagenet, or a preset such as "
+                     "torchvision/resnet50-v1; default: what the model file says");
+}
+
+std::string transform_of(const DataFlags& flags, const std::map<std::string, std::string>& metadata) {
+  if (!flags.transform.empty()) return Transform::parse(flags.transform).str();
+  const auto stored = metadata.find("transform");
+  return stored == metadata.end() ? "" : Transform::parse(stored->second).str();
+}
+
+void put_transform(std::map<std::string, std::string>& metadata, const std::string& transform, int64_t channels) {
+  if (transform.empty()) return;
+  metadata["transform"] = transform;
+  if (const auto n = Transform::parse(transform).normalisation(channels)) put_normalisation(metadata, *n);
+}
+
 Dataset load_samples(const DataFlags& flags, const Common& common, Part part) {
-  return Split::parse(flags.rules).select(load_dataset(flags.name, common.data_folder, part), common.seed);
+  Dataset data = Split::parse(flags.rules)
+                     .select(load_dataset(flags.name, common.data_folder, part), common.seed)
+                     .transformed(Transform::parse(flags.transform));
+  data.decode_within(parse_bytes(common.memory));
+  return data;
 }
 
 void put_normalisation(std::map<std::string, std::string>& metadata, const Normalisation& n) {
@@ -124,6 +151,7 @@ void put_data(std::map<std::string, std::string>& entries, const std::string& pr
               const Dataset& data) {
   entries[prefix + "name"] = flags.name;
   entries[prefix + "rules"] = flags.rules;
+  if (!flags.transform.empty()) entries[prefix + "transform"] = flags.transform;
   entries[prefix + "n"] = std::to_string(data.size());
   entries[prefix + "sha256"] = data.sha256();
 }
@@ -188,18 +216,32 @@ Checkpoint open_model(const std::string& path, const std::string& architecture) 
 void add_input_flags(CLI::App& command, InputFlags& flags) {
   command.add_option("--input", flags.input,
                      "tensor file (.safetensors with a tensor `input` [N, C, H, W], or .npy), taken as it is");
-  command.add_option("--data", flags.data.name, "data set, when there is no --input")->capture_default_str();
-  command.add_option("--samples", flags.data.rules, "which samples of it")->capture_default_str();
+  add_data_flags(command, flags.data, "data set, when there is no --input", "which samples of it");
   command.add_option("--part", flags.part, "train or test")
       ->check(CLI::IsMember({"train", "test"}))
       ->capture_default_str();
 }
 
+void check_channels(const Dataset& data, const Checkpoint& checkpoint) {
+  if (data.size() == 0) return;
+  const int64_t takes = checkpoint.model.config.channels;
+  require(data.channels() == takes, "the images of {} have {} channels, the model takes {}{}", data.name(),
+          data.channels(), takes,
+          takes == 3 && data.channels() == 1   ? "; the transform rgb repeats a grey one"
+          : takes == 1 && data.channels() == 3 ? "; the transform grey makes one of them"
+                                               : "");
+}
+
 Samples load_inputs(const InputFlags& flags, const Checkpoint& checkpoint, const Common& common) {
   const DType dtype = checkpoint.model->dtype();
   if (!flags.input.empty()) return to_samples(load_tensor_file(flags.input), {}, dtype);
-  return to_samples(load_samples(flags.data, common, flags.part == "train" ? Part::train : Part::test),
-                    checkpoint.metadata, dtype);
+  DataFlags data_flags = flags.data;
+  data_flags.transform = transform_of(flags.data, checkpoint.metadata);
+  const Dataset data = load_samples(data_flags, common, flags.part == "train" ? Part::train : Part::test);
+  check_channels(data, checkpoint);
+  std::map<std::string, std::string> metadata = checkpoint.metadata;
+  put_transform(metadata, data_flags.transform, data.channels());
+  return to_samples(data, metadata, dtype);
 }
 
 void write_tensor(const std::string& path, const std::string& name, const Tensor& tensor,

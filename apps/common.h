@@ -5,7 +5,7 @@
 #include <string>
 
 #include "datasets/dataset.h"
-#include "datasets/idx.h"
+#include "datasets/part.h"
 #include "datasets/samples.h"
 #include "models/checkpoint.h"
 #include "training/trainer.h"
@@ -33,10 +33,18 @@ Report new_report(const CLI::App& command);
 /// Writes the report where --json says, if it does.
 void finish(const Report& report, const Common& common);
 
-/// Which samples: --data NAME --samples RULES (datasets/split.h).
+/// Which samples: --data NAME --samples RULES (datasets/split.h), and what becomes of their pixels: --transform TEXT
+/// (datasets/transform.h).
 struct DataFlags {
-  std::string name = "fashion-mnist", rules = "all";
+  std::string name = "fashion-mnist", rules = "all", transform;
 };
+/// The flags --data (or --dataset), --samples and --transform; the texts say what the data are.
+void add_data_flags(CLI::App& command, DataFlags& flags, const std::string& data, const std::string& samples);
+/// The transform of the flags, without one that of the model's metadata; written out.
+std::string transform_of(const DataFlags& flags, const std::map<std::string, std::string>& metadata);
+/// Keeps a transform in a model's metadata, and its normalisation if it has one.
+void put_transform(std::map<std::string, std::string>& metadata, const std::string& transform, int64_t channels);
+/// Chosen, transformed, and decoded if they are images in files and fit in --memory.
 Dataset load_samples(const DataFlags& flags, const Common& common, Part part);
 /// Normalised with the mean and deviation that the model was trained with (its metadata), in the model's type.
 Samples to_samples(const Dataset& data, const std::map<std::string, std::string>& metadata, DType dtype);
@@ -54,6 +62,8 @@ TrainConfig train_config(const TrainFlags& flags, const Common& common);
 
 /// A model file with what its metadata say; `architecture` is needed when it has no configuration of ours.
 Checkpoint open_model(const std::string& path, const std::string& architecture);
+/// An Error unless the images have as many channels as the model takes.
+void check_channels(const Dataset& data, const Checkpoint& checkpoint);
 /// Inputs for predict, jacobian and ntk: a tensor file (taken as it is), or a data set and rules.
 struct InputFlags {
   std::string input;  ///< tensor file

@@ -63,10 +63,13 @@ void run_demo(const Flags& f, const CLI::App& command) {
   const Stopwatch clock;
   for (const int64_t n : f.sizes) {
     require_usage(n > 0 && n % 10 == 0, "the number of private samples must be a multiple of 10, got {}", n);
-    const DataFlags data_flags{.name = "fashion-mnist", .rules = fmt::format("30000-59999 per-class:{}", n / 10)};
+    const DataFlags data_flags{.name = "fashion-mnist",
+                               .rules = fmt::format("30000-59999 per-class:{}", n / 10),
+                               .transform = transform_of({}, pretrained.metadata)};
     const Dataset data = load_samples(data_flags, f.common, Part::train);
-    const Dataset test =
-        load_samples({.name = "fashion-mnist", .rules = fmt::format("first:{}", f.test_samples)}, f.common, Part::test);
+    DataFlags test_flags = data_flags;
+    test_flags.rules = fmt::format("first:{}", f.test_samples);
+    const Dataset test = load_samples(test_flags, f.common, Part::test);
     const Samples samples = to_samples(data, pretrained.metadata, DType::float32);
     const Samples test_samples = to_samples(test, pretrained.metadata, DType::float32);
     put_data(report.data, "", data_flags, data);

@@ -172,6 +172,7 @@ void add_ntk(CLI::App& app) {
   add_common(*c, f->common);
   c->callback([f, c] {
     f->second.data.name = f->input.data.name;
+    f->second.data.transform = f->input.data.transform;
     f->second.part = f->input.part;
     run_ntk(*f, *c);
   });

@@ -73,8 +73,10 @@ void about_machine(const Flags& f, Report& report) {
   for (const auto& name : architecture_names()) fmt::print(" {}", name);
   fmt::print("\nlosses        ");
   for (const auto& name : loss_names()) fmt::print(" {}", name);
-  fmt::print("\ndata sets     ");
-  for (const auto& d : registered_datasets()) fmt::print(" {}", d.name);
+  fmt::print("\ndata sets\n");
+  for (const auto& d : registered_datasets()) fmt::print("  {:<14} {}\n", d.name, d.help);
+  fmt::print("transforms     resize, crop, grey, rgb, normalise; presets:");
+  for (const auto& [name, text] : transform_presets()) fmt::print(" {}", name);
   fmt::print("\nops            {} (--ops lists them)\n", registered_ops().size());
   if (f.ops)
     for (const OpInfo* const op : registered_ops())

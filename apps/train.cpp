@@ -43,7 +43,10 @@ void run_pretrain(const PretrainFlags& f, const CLI::App& command) {
   Model model = make_model(config, f.common.seed);
 
   std::map<std::string, std::string> metadata;
-  put_normalisation(metadata, measure_normalisation(data));
+  const std::string transform = transform_of(f.data, {});
+  if (!Transform::parse(transform).normalisation(data.channels()))
+    put_normalisation(metadata, measure_normalisation(data));
+  put_transform(metadata, transform, data.channels());
   put_data(metadata, "pretrain.data.", f.data, data);
   TrainConfig train_settings = train_config(f.train, f.common);
   train_settings.mode = Mode::train;
@@ -79,7 +82,12 @@ void run_finetune(const FinetuneFlags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
   Checkpoint checkpoint = open_model(f.model, f.architecture);
-  const Dataset data = load_samples(f.data, f.common, Part::train);
+  DataFlags data_flags = f.data;
+  data_flags.transform = transform_of(f.data, checkpoint.metadata);
+  const Dataset data = load_samples(data_flags, f.common, Part::train);
+  require(data.size() > 0, "there are no samples to train on: '{}' chooses none", f.data.rules);
+  check_channels(data, checkpoint);
+  put_transform(checkpoint.metadata, data_flags.transform, data.channels());
   if (f.head != "keep")
     checkpoint.model = replace_head(checkpoint.model, data.classes(), head_rule(f.head), f.common.seed);
   Module& model = *checkpoint.model;
@@ -95,7 +103,7 @@ void run_finetune(const FinetuneFlags& f, const CLI::App& command) {
   const Objective after = objective(model, subset, samples, loss, rho, result.theta0);
 
   auto& m = checkpoint.metadata;
-  put_data(m, "finetune.data.", f.data, data);
+  put_data(m, "finetune.data.", data_flags, data);
   for (const auto& [key, value] : train_settings.settings()) m["finetune." + key] = value;
   m["finetune.subset"] = f.subset;
   m["finetune.head"] = f.head;
@@ -105,7 +113,7 @@ void run_finetune(const FinetuneFlags& f, const CLI::App& command) {
   report.results["gradient_norm"] = after.gradient_norm;
   report.results["gradient_norm_relative"] = after.gradient_norm / before.gradient_norm;
   report.results["seconds"] = result.phase.seconds;
-  put_data(report.data, "", f.data, data);
+  put_data(report.data, "", data_flags, data);
   fmt::print(
       "{}: n = {}, ρ = nλ = {:g}, accuracy on D {:.4f}, objective {:.4f} (θ0: {:.4f}), gradient norm {:.4f} ({:.4f} of "
       "θ0's), {}\n",
@@ -132,14 +140,14 @@ void add_pretrain(CLI::App& app) {
   c->add_option("--shortcut", f->shortcut, "A (slice and pad) or B (1×1 convolution) for CIFAR ResNets")
       ->capture_default_str();
   c->add_option("--stem", f->stem, "imagenet or cifar for ResNet-18 and larger");
-  c->add_option("--data", f->data.name, "data set to train on")->capture_default_str();
-  c->add_option("--samples", f->data.rules, "which samples of its training part")->capture_default_str();
+  add_data_flags(*c, f->data, "data set to train on", "which samples of its training part");
   c->add_option("--test-samples", f->test.rules, "which samples of its test part to report accuracy on")
       ->capture_default_str();
   add_train_flags(*c, f->train);
   add_common(*c, f->common);
   c->callback([f, c] {
     f->test.name = f->data.name;
+    f->test.transform = f->data.transform;
     run_pretrain(*f, *c);
   });
 }
@@ -162,8 +170,7 @@ void add_finetune(CLI::App& app) {
   c->add_option("--head", f->head,
                 "the classifier at the start: keep, zero, keep-and-zero or keep-and-random (rows of new classes)")
       ->capture_default_str();
-  c->add_option("--data", f->data.name, "data set D")->capture_default_str();
-  c->add_option("--samples", f->data.rules, "which samples of its training part")->capture_default_str();
+  add_data_flags(*c, f->data, "data set D", "which samples of its training part");
   add_train_flags(*c, f->train);
   add_common(*c, f->common);
   c->callback([f, c] { run_finetune(*f, *c); });

@@ -73,13 +73,15 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
   config.jacobian.memory = parse_bytes(f.common.memory);
   config.jacobian.title = "jacobian";
   const DataFlags data_flags{.name = entry(m, "finetune.data.name", f.model),
-                             .rules = entry(m, "finetune.data.rules", f.model)};
+                             .rules = entry(m, "finetune.data.rules", f.model),
+                             .transform = transform_of({}, m)};
   Common data_common = f.common;
   data_common.seed = config.finetune.seed;  // the samples are those of fine-tuning, whatever today's seed
   const Dataset data = load_samples(data_flags, data_common, Part::train);
   require(data.sha256() == entry(m, "finetune.data.sha256", f.model),
           "the data are not those that {} was fine-tuned on: their SHA-256 differs", f.model);
-  const Dataset test = load_samples({.name = data_flags.name, .rules = f.test_rules}, f.common, Part::test);
+  const Dataset test = load_samples({.name = data_flags.name, .rules = f.test_rules, .transform = data_flags.transform},
+                                    f.common, Part::test);
 
   const SafeTensors file = SafeTensors::load(f.model);
   const Tensor* const theta0 = file.find("fastntk.theta0");

@@ -1,20 +1,16 @@
 #include "datasets/idx.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <array>
-#include <cstdlib>
-#include <optional>
 #include <utility>
 
 #include "datasets/byte_reader.h"
+#include "datasets/locate.h"
 
 namespace fastntk {
 namespace {
 
 constexpr unsigned char type_unsigned_byte = 0x08;
-constexpr const char* debian_folder = "/usr/share/datasets/fashion-mnist";
 
 uint32_t big_endian(const unsigned char* p) {
   return uint32_t{p[0]} << 24 | uint32_t{p[1]} << 16 | uint32_t{p[2]} << 8 | uint32_t{p[3]};
@@ -30,6 +26,14 @@ Tensor load_labels(const std::string& path, int64_t classes) {
   return labels;
 }
 
+// Grey images [N, H, W, 1], one for each label.
+Tensor load_images(const std::string& path, const Tensor& labels, const std::string& labels_path) {
+  const Tensor images = load_idx_file(path, 3);
+  require(images.extent(0) == labels.extent(0), "{} has {} images, but {} has {} labels", path, images.extent(0),
+          labels_path, labels.extent(0));
+  return images.unsqueeze(3);
+}
+
 int64_t largest_label_plus_one(const Tensor& labels) {
   const int64_t* const label = labels.data<int64_t>();
   return labels.elements() == 0 ? 0 : 1 + *std::max_element(label, label + labels.elements());
@@ -37,45 +41,30 @@ int64_t largest_label_plus_one(const Tensor& labels) {
 
 const char* file_prefix(Part part) { return part == Part::train ? "train" : "t10k"; }
 
-struct Files {
-  std::string images, labels;
+// The paths of images and labels of one of the data sets that have MNIST's file names.
+std::vector<std::string> locate_mnist(const std::string& name, const std::string& torchvision_name,
+                                      const std::string& published, const std::string& folder, Part part) {
+  const std::string prefix = file_prefix(part);
+  return locate({name,
+                 {prefix + "-images-idx3-ubyte", prefix + "-labels-idx1-ubyte"},
+                 {name, torchvision_name + "/raw"},
+                 published},
+                folder);
+}
+
+struct EmnistSplit {
+  const char* name;
+  int64_t first_label, classes;
+  const char* characters;  // one per class
 };
-
-// The files of one part, compressed or not, if this folder has both.
-std::optional<Files> files_in(const std::string& folder, Part part) {
-  const auto find = [&](const char* name) -> std::optional<std::string> {
-    for (const char* suffix : {"", ".gz"})
-      if (std::string path = folder + "/" + file_prefix(part) + name + suffix; file_exists(path)) return path;
-    return std::nullopt;
-  };
-  const auto images = find("-images-idx3-ubyte"), labels = find("-labels-idx1-ubyte");
-  if (!images || !labels) return std::nullopt;
-  return Files{*images, *labels};
-}
-
-// A folder that the user named is the only place looked at: other data must not be taken in its stead.
-Files find_files(const std::string& name, const std::string& folder, Part part, const char* installed_folder) {
-  std::vector<std::string> places;
-  const auto add = [&](const std::string& place) {
-    places.push_back(place);
-    places.push_back(place + "/" + name);
-  };
-  const char* const environment = std::getenv("FASTNTK_DATA");
-  if (!folder.empty()) {
-    add(folder);
-  } else {
-    if (environment && *environment) add(environment);
-    if (installed_folder) places.emplace_back(installed_folder);
-  }
-  for (const std::string& place : places)
-    if (auto files = files_in(place, part)) return *files;
-  fail(
-      "the data set {} needs {}-images-idx3-ubyte and {}-labels-idx1-ubyte, plain or with .gz, in one folder; looked "
-      "in {}{}",
-      name, file_prefix(part), file_prefix(part),
-      places.empty() ? "no folder" : fmt::format("{}", fmt::join(places, ", ")),
-      folder.empty() ? "; --data or FASTNTK_DATA can name another" : "");
-}
+constexpr std::array<EmnistSplit, 6> emnist_splits{{
+    {"byclass", 0, 62, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"},
+    {"bymerge", 0, 47, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"},
+    {"balanced", 0, 47, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"},
+    {"letters", 1, 26, "abcdefghijklmnopqrstuvwxyz"},
+    {"digits", 0, 10, "0123456789"},
+    {"mnist", 0, 10, "0123456789"},
+}};
 
 }  // namespace
 
@@ -116,23 +105,52 @@ Tensor load_idx_file(const std::string& path, int rank) {
 Dataset load_idx(const std::string& name, const std::string& images_path, const std::string& labels_path,
                  int64_t classes, std::vector<std::string> class_names) {
   const Tensor labels = load_labels(labels_path, classes);
-  const Tensor images = load_idx_file(images_path, 3);
-  require(images.extent(0) == labels.extent(0), "{} has {} images, but {} has {} labels", images_path, images.extent(0),
-          labels_path, labels.extent(0));
-  return Dataset(name, images.unsqueeze(3), labels, classes > 0 ? classes : largest_label_plus_one(labels),
-                 std::move(class_names));
+  return Dataset(name, load_images(images_path, labels, labels_path), labels,
+                 classes > 0 ? classes : largest_label_plus_one(labels), std::move(class_names));
 }
 
 Dataset load_fashion_mnist(const std::string& folder, Part part) {
-  const Files files = find_files("fashion-mnist", folder, part, debian_folder);
+  const auto files =
+      locate_mnist("fashion-mnist", "FashionMNIST", "https://github.com/zalandoresearch/fashion-mnist", folder, part);
   return load_idx(
-      "fashion-mnist", files.images, files.labels, 10,
+      "fashion-mnist", files[0], files[1], 10,
       {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"});
 }
 
 Dataset load_mnist(const std::string& folder, Part part) {
-  const Files files = find_files("mnist", folder, part, nullptr);
-  return load_idx("mnist", files.images, files.labels, 10);
+  const auto files = locate_mnist("mnist", "MNIST", "http://yann.lecun.com/exdb/mnist", folder, part);
+  return load_idx("mnist", files[0], files[1], 10);
+}
+
+Dataset load_kmnist(const std::string& folder, Part part) {
+  const auto files = locate_mnist("kmnist", "KMNIST", "https://github.com/rois-codh/kmnist", folder, part);
+  return load_idx("kmnist", files[0], files[1], 10, {"o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"});
+}
+
+Dataset load_emnist(const std::string& folder, Part part, const std::string& split) {
+  const auto chosen =
+      std::find_if(emnist_splits.begin(), emnist_splits.end(), [&](const EmnistSplit& s) { return s.name == split; });
+  require_usage(
+      chosen != emnist_splits.end(),
+      "EMNIST has the splits byclass, bymerge, balanced, letters, digits and mnist (emnist:letters), not \"{}\"",
+      split);
+  const std::string prefix = fmt::format("emnist-{}-{}", split, name_of(part));
+  const auto files = locate({"emnist",
+                             {prefix + "-images-idx3-ubyte", prefix + "-labels-idx1-ubyte"},
+                             {"emnist", "gzip", "EMNIST/raw"},
+                             "https://www.nist.gov/itl/products-and-services/emnist-dataset"},
+                            folder);
+  const int64_t first = chosen->first_label;
+  Tensor labels = load_labels(files[1], chosen->classes + first);
+  int64_t* const label = labels.mutable_data<int64_t>();
+  for (int64_t i = 0; i < labels.elements(); i++) {
+    require(label[i] >= first, "{}: sample {} has the label {}, the first is {}", files[1], i, label[i], first);
+    label[i] -= first;
+  }
+  const Tensor images = load_images(files[0], labels, files[1]);
+  std::vector<std::string> names;
+  for (const char character : std::string(chosen->characters)) names.emplace_back(1, character);
+  return Dataset("emnist-" + split, images.permute({0, 2, 1, 3}), labels, chosen->classes, names);
 }
 
 }  // namespace fastntk

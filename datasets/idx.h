@@ -1,17 +1,13 @@
 // The idx format of MNIST and its kin: unsigned bytes after a header that gives the extents, plain or compressed by
 // gzip. http://yann.lecun.com/exdb/mnist
 #pragma once
-#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "datasets/dataset.h"
+#include "datasets/part.h"
 
 namespace fastntk {
-
-/// The two parts a data set is published in.
-enum class Part : uint8_t { train, test };
-constexpr const char* name_of(Part part) { return part == Part::train ? "train" : "test"; }
 
 /// One idx file of unsigned bytes with `rank` axes: uint8. Whatever is wrong with the file is an Error that names it.
 Tensor load_idx_file(const std::string& path, int rank);
@@ -20,11 +16,18 @@ Tensor load_idx_file(const std::string& path, int rank);
 Dataset load_idx(const std::string& name, const std::string& images_path, const std::string& labels_path,
                  int64_t classes = 0, std::vector<std::string> class_names = {});
 
-/// Fashion-MNIST, 60,000 and 10,000 images of 28×28 in 10 classes. `folder` is where its four files are (or has a
-/// subfolder fashion-mnist with them); if empty, the folder in $FASTNTK_DATA and that of Debian's package
-/// dataset-fashion-mnist are searched. If they are not found, the Error names the files and the places.
+// The loaders below search for their four files as datasets/locate.h says, also in a subfolder of the data set's name
+// or in the one that torchvision keeps them in.
+
+/// Fashion-MNIST, 60,000 and 10,000 images of 28×28 in 10 classes. Debian's package dataset-fashion-mnist has it.
 Dataset load_fashion_mnist(const std::string& folder, Part part);
-/// MNIST, whose files have the same names. Debian has no package of it.
+/// MNIST, whose files have the same names.
 Dataset load_mnist(const std::string& folder, Part part);
+/// Kuzushiji-MNIST, cursive hiragana in 10 classes; again the same names.
+Dataset load_kmnist(const std::string& folder, Part part);
+/// EMNIST, handwritten letters and digits: `split` is byclass (62 classes), bymerge (47), balanced (47), letters (26),
+/// digits (10) or mnist (10); anything else is a UsageError. The files hold every image transposed; here they stand
+/// upright. The labels of `letters` are published as 1-26 and are 0-25 here.
+Dataset load_emnist(const std::string& folder, Part part, const std::string& split);
 
 }  // namespace fastntk

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "datasets/dataset.h"
-#include "datasets/idx.h"
+#include "datasets/part.h"
 
 namespace fastntk {
 
@@ -25,7 +25,7 @@ struct RegisteredDataset {
 
 /// Makes `name` (and "name:argument") known to load_dataset. A name that is taken already is an Error.
 void register_dataset(RegisteredDataset entry);
-/// All names, in alphabetical order: at first fashion-mnist, idx, mnist and tensors.
+/// All names, in alphabetical order: those of this folder's formats, and what was registered.
 std::vector<RegisteredDataset> registered_datasets();
 
 /// Loads "name", "name:argument", or a tensor file by its path. An unknown name is a UsageError that lists the known.

@@ -8,8 +8,21 @@
 #include <new>
 #include <vector>
 
+#ifdef FASTNTK_EXACT_BLOCKS
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace fastntk {
 namespace {
+
+// Under FASTNTK_EXACT_BLOCKS the address sanitizer reports what touches a block beyond the bytes asked for, or after it
+// was returned to the cache.
+void mark_usable([[maybe_unused]] void* p, [[maybe_unused]] size_t bytes, [[maybe_unused]] size_t size) {
+#ifdef FASTNTK_EXACT_BLOCKS
+  ASAN_UNPOISON_MEMORY_REGION(p, bytes);
+  ASAN_POISON_MEMORY_REGION(static_cast<char*>(p) + bytes, size - bytes);
+#endif
+}
 
 constexpr size_t huge_page = size_t{2} << 20;
 
@@ -33,6 +46,7 @@ class Cache {
         void* p = free_list.back();
         free_list.pop_back();
         statistics_.cached -= size;
+        mark_usable(p, bytes, size);
         return p;
       }
     }
@@ -48,6 +62,7 @@ class Cache {
       throw std::bad_alloc();
     }
     if (size >= huge_page) madvise(p, size, MADV_HUGEPAGE);
+    mark_usable(p, bytes, size);
     return p;
   }
 
@@ -56,9 +71,11 @@ class Cache {
     const std::lock_guard lock(mutex_);
     statistics_.live -= size;
     if (size >= keep_limit) {
+      mark_usable(p, size, size);
       std::free(p);
       return;
     }
+    mark_usable(p, 0, size);
     statistics_.cached += size;
     free_[size].push_back(p);
   }
@@ -66,7 +83,10 @@ class Cache {
   void release() {
     const std::lock_guard lock(mutex_);
     for (auto& [size, blocks] : free_)
-      for (void* p : blocks) std::free(p);
+      for (void* p : blocks) {
+        mark_usable(p, size, size);
+        std::free(p);
+      }
     free_.clear();
     statistics_.cached = 0;
   }

@@ -18,6 +18,7 @@
 #include "engine/npy.h"
 #include "engine/safetensors.h"
 #include "engine/sha256.h"
+#include "file_makers.h"
 #include "temporary_folder.h"
 
 using namespace fastntk;
@@ -102,6 +103,51 @@ TEST_CASE("fine-tune, forget and evaluate") {
   }
   check_refused("unlearn " + tuned + " --forget all --quiet -o " + folder.path() + "/none.safetensors", 1, "retain set",
                 folder.path() + "/none.safetensors");
+}
+
+TEST_CASE("a folder of images from the command line: fine-tune, forget, evaluate, predict") {
+  const TemporaryFolder folder;
+  const std::string f = folder.path(), images = f + "/images";
+  // Stripes of three directions, 30x34, a folder per class.
+  for (int i = 0; i < 48; i++) {
+    const int kind = i % 3;
+    std::vector<uint8_t> pixels;
+    for (int y = 0; y < 30; y++)
+      for (int x = 0; x < 34; x++)
+        pixels.push_back(static_cast<uint8_t>(((kind == 0 ? x : kind == 1 ? y : x + y) + i) / 4 % 2 * 200 + i));
+    const std::string place = fmt::format("{}/{}/{}", images, i < 36 ? "train" : "test", kind);
+    fs::create_directories(place);
+    write_file_atomically(fmt::format("{}/{}.{}", place, i, i % 2 ? "png" : "jpg"),
+                          i % 2 ? png_bytes(pixels, 30, 34, 1) : jpeg_bytes(pixels, 30, 34, 1, 95));
+  }
+  const std::string data = " --dataset folder:" + images, tuned = f + "/tuned.safetensors";
+  Result r = run("finetune " + pretrained + " -o " + tuned + data +
+                 " --transform resize:28:bicubic,crop:28 --head zero --epochs 6 --quiet");
+  INFO(r.output);
+  REQUIRE(r.code == 0);
+  CHECK(SafeTensors::load(tuned).metadata.at("transform") == "resize:28:bicubic,crop:28");
+  // The model file says how images are to be transformed.
+  r = run("evaluate " + tuned + data + " --quiet --json " + f + "/e.json");
+  INFO(r.output);
+  REQUIRE(r.code == 0);
+  CHECK_THAT(r.output, Catch::Contains("12 samples: accuracy"));
+  CHECK(nlohmann::json::parse(read_file(f + "/e.json"))["results"]["accuracy"].get<double>() > 0.8);
+  // Less memory than the decoded images need changes nothing; another transform does.
+  REQUIRE(run("predict " + tuned + data + " -o " + f + "/a.npy --quiet").code == 0);
+  REQUIRE(run("predict " + tuned + data + " -o " + f + "/b.npy --quiet --memory 1K --threads 1").code == 0);
+  REQUIRE(run("predict " + tuned + data + " -o " + f + "/c.npy --quiet --transform resize:28x28").code == 0);
+  CHECK(read_file(f + "/a.npy") == read_file(f + "/b.npy"));
+  CHECK(read_file(f + "/a.npy") != read_file(f + "/c.npy"));
+  CHECK(load_npy(f + "/a.npy").shape() == Shape{12, 3});
+  r = run("unlearn " + tuned + " --forget class:1 --quiet -o " + f + "/forgot.safetensors");
+  INFO(r.output);
+  CHECK(r.code == 0);
+  CHECK_THAT(r.output, Catch::Contains("forget 12 of 36 samples"));
+  check_refused("evaluate " + tuned + data + " --quiet --transform rgb,resize:28,crop:28", 1,
+                "have 3 channels, the model takes 1; the transform grey makes one of them");
+  check_refused("evaluate " + tuned + data + " --quiet --transform blur", 2, "unknown step \"blur\" of a transform");
+  write_file_atomically(images + "/test/1/x.png", "not an image");
+  check_refused("evaluate " + tuned + data + " --quiet", 1, "test/1/x.png: neither a PNG nor a JPEG image");
 }
 
 TEST_CASE("predict, jacobian and ntk of a tensor file") {

@@ -3,7 +3,10 @@
 #include <numeric>
 
 #include "datasets/byte_reader.h"
+#include "datasets/environment.h"
 #include "datasets/idx.h"
+#include "datasets/refusal.h"
+#include "datasets/registry.h"
 #include "datasets/small_data.h"
 #include "temporary_folder.h"
 
@@ -11,32 +14,6 @@ using namespace fastntk;
 using Catch::Matchers::Contains;
 
 namespace {
-
-// What load says about the file, less its path, which must come first.
-template <class Load>
-std::string refusal(const std::string& path, Load&& load) {
-  try {
-    load(path);
-  } catch (const Error& e) {
-    const std::string what = e.what();
-    CHECK(what.starts_with(path + ": "));
-    CHECK(what.find('\n') == std::string::npos);
-    return what.substr(path.size() + 2);
-  }
-  return "no error";
-}
-
-// Sets an environment variable for as long as it lives.
-class Environment {
- public:
-  Environment(const char* name, const std::string& value) : name_(name) { setenv(name, value.c_str(), 1); }
-  ~Environment() { unsetenv(name_); }
-  Environment(const Environment&) = delete;
-  Environment& operator=(const Environment&) = delete;
-
- private:
-  const char* name_;
-};
 
 int64_t sum_of_bytes(const Tensor& t) {
   const uint8_t* const p = t.data<uint8_t>();
@@ -161,12 +138,17 @@ TEST_CASE("the folder of Fashion-MNIST is found, and named when it is not", "[id
   const TemporaryFolder folder;
   const std::string images = idx_bytes({1, 28, 28}, std::string(784, '\7')), labels = idx_bytes({1}, "\1");
   CHECK_THROWS_WITH(load_fashion_mnist(folder.path(), Part::test),
-                    "the data set fashion-mnist needs t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain or with "
-                    ".gz, in one folder; looked in " +
-                        folder.path() + ", " + (folder / "fashion-mnist"));
+                    "the data set fashion-mnist needs t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte, plain or with "
+                    ".gz, in one folder (published at https://github.com/zalandoresearch/fashion-mnist); looked in " +
+                        folder.path() + ", " + (folder / "fashion-mnist") + ", " + (folder / "FashionMNIST/raw"));
+  const Environment home("XDG_DATA_HOME", folder / "home");
   CHECK_THROWS_WITH(load_mnist("", Part::train),
-                    "the data set mnist needs train-images-idx3-ubyte and train-labels-idx1-ubyte, plain or with .gz, "
-                    "in one folder; looked in no folder; --data or FASTNTK_DATA can name another");
+                    "the data set mnist needs train-images-idx3-ubyte, train-labels-idx1-ubyte, plain or with .gz, in "
+                    "one folder (published at http://yann.lecun.com/exdb/mnist); looked in " +
+                        (folder / "home/fastntk") + ", " + (folder / "home/fastntk/mnist") + ", " +
+                        (folder / "home/fastntk/MNIST/raw") +
+                        ", /usr/share/datasets, /usr/share/datasets/mnist, /usr/share/datasets/MNIST/raw; "
+                        "--data-folder or FASTNTK_DATA can name another");
   folder.write("t10k-images-idx3-ubyte", images);
   CHECK_THROWS_AS(load_fashion_mnist(folder.path(), Part::test), Error);  // half of it is none
   folder.write("t10k-labels-idx1-ubyte.gz", gzip(labels));
@@ -182,6 +164,37 @@ TEST_CASE("the folder of Fashion-MNIST is found, and named when it is not", "[id
   folder.write("mnist/train-images-idx3-ubyte.gz", gzip(images));
   folder.write("mnist/train-labels-idx1-ubyte", labels);
   CHECK(load_mnist(folder.path(), Part::train).size() == 1);
+}
+
+TEST_CASE("EMNIST stands upright, and its splits have their own labels", "[idx]") {
+  const TemporaryFolder folder;
+  std::filesystem::create_directory(folder / "gzip");
+  folder.write("gzip/emnist-letters-test-images-idx3-ubyte.gz", gzip(idx_bytes({2, 2, 3}, "abcdefghijkl")));
+  folder.write("gzip/emnist-letters-test-labels-idx1-ubyte.gz", gzip(idx_bytes({2}, "\1\x1a")));
+  const Dataset letters = load_dataset("emnist:letters", folder.path(), Part::test);
+  CHECK(letters.labels().to_vector<int64_t>() == std::vector<int64_t>{0, 25});
+  CHECK(letters.class_name(25) == "25 (z)");
+  REQUIRE(letters.images().shape() == Shape{2, 3, 2, 1});
+  CHECK(letters.images().select(0, 0).to_vector<uint8_t>() == std::vector<uint8_t>{'a', 'd', 'b', 'e', 'c', 'f'});
+  const std::string zero =
+      folder.write("gzip/emnist-letters-test-labels-idx1-ubyte.gz", gzip(idx_bytes({2}, std::string("\1\0", 2))));
+  CHECK_THROWS_WITH(load_emnist(folder.path(), Part::test, "letters"),
+                    zero + ": sample 1 has the label 0, the first is 1");
+  folder.write("emnist-bymerge-train-images-idx3-ubyte", idx_bytes({1, 28, 28}, std::string(784, '\7')));
+  folder.write("emnist-bymerge-train-labels-idx1-ubyte", idx_bytes({1}, "\x2e"));
+  CHECK(load_emnist(folder.path(), Part::train, "bymerge").class_name(46) == "46 (t)");
+  CHECK_THROWS_AS(load_dataset("emnist:capitals", folder.path()), UsageError);
+  CHECK_THROWS_AS(load_dataset("emnist", folder.path()), UsageError);
+  CHECK_THROWS_WITH(load_dataset("emnist:balanced", folder.path()),
+                    Contains("emnist-balanced-train-images-idx3-ubyte"));
+}
+
+TEST_CASE("KMNIST has MNIST's file names", "[idx]") {
+  const TemporaryFolder folder;
+  std::filesystem::create_directories(folder / "KMNIST/raw");
+  folder.write("KMNIST/raw/t10k-images-idx3-ubyte", idx_bytes({1, 28, 28}, std::string(784, '\7')));
+  folder.write("KMNIST/raw/t10k-labels-idx1-ubyte", idx_bytes({1}, "\3"));
+  CHECK(load_dataset("kmnist", folder.path(), Part::test).class_name(3) == "3 (tsu)");
 }
 
 TEST_CASE("Fashion-MNIST as Debian has it", "[idx][fashion-mnist]") {

@@ -1,0 +1,13 @@
+// A look at a MATLAB 5 file before libmatio reads it.
+#pragma once
+#include <string>
+
+namespace fastntk {
+
+/// An Error that names the file unless it is a little-endian MATLAB 5 file whose parts fill it exactly, each of them a
+/// numeric array, plain or compressed, whose length is as announced; compressed ones are inflated to the end, which
+/// compares their checksums. (libmatio believes lengths, does not look at checksums, and opens other formats as well.)
+/// MATLAB, "MAT-File Format", level 5.
+void check_mat_file(const std::string& path);
+
+}  // namespace fastntk
