@@ -1,5 +1,6 @@
 #include "datasets/cifar.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "datasets/byte_reader.h"
@@ -14,7 +15,8 @@ constexpr const char* published = "https://www.cs.toronto.edu/~kriz/cifar.html, 
 
 // Everything that is left, in pieces, because the length of what a gzip file holds is not known before.
 void append_rest(ByteReader& reader, std::vector<std::byte>& bytes) {
-  constexpr size_t piece = size_t{1} << 20;
+  constexpr int64_t largest_piece = 1 << 20;
+  const auto piece = static_cast<size_t>(std::clamp<int64_t>(reader.most_bytes(), 1, largest_piece));
   for (;;) {
     const size_t before = bytes.size();
     bytes.resize(before + piece);

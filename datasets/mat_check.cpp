@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "engine/file.h"
 
@@ -12,11 +13,16 @@ namespace fastntk {
 namespace {
 
 constexpr int64_t file_header = 128, tag_bytes = 8;
-constexpr uint32_t type_matrix = 14, type_compressed = 15, type_uint32 = 6;
-constexpr uint8_t first_numeric_class = 6, last_numeric_class = 15;  // double … uint64
-constexpr int64_t start_bytes = 24;  // of a matrix: its tag, the tag of its flags, the flags
+constexpr uint32_t type_int8 = 1, type_int32 = 5, type_uint32 = 6, type_matrix = 14, type_compressed = 15;
+constexpr int64_t most_extents = 8, longest_name = 63;
+// Tags and contents of what comes before the elements: the matrix, flags, extents, name; and the tag of the elements.
+constexpr int64_t start_bytes =
+    tag_bytes + (tag_bytes + 8) + (tag_bytes + 4 * most_extents) + (tag_bytes + 64) + tag_bytes;
 
-using Start = std::array<std::byte, start_bytes>;
+// Bytes per element of MATLAB's array classes 6 (double) … 15 (uint64), and of its storage types 1 (int8) … 13
+// (uint64). An array may be stored in a smaller type than its class.
+constexpr uint8_t first_class = 6, last_class = 15;
+constexpr std::array<int64_t, 14> bytes_of_type{0, 1, 1, 2, 2, 4, 4, 4, 0, 8, 0, 0, 8, 8};
 
 uint32_t number_at(std::span<const std::byte> bytes, size_t at) {
   uint32_t value = 0;
@@ -24,19 +30,67 @@ uint32_t number_at(std::span<const std::byte> bytes, size_t at) {
   return value;
 }
 
-// `start` is the beginning of a matrix that has `length` bytes, its tag included.
-void check_matrix(const Start& start, int64_t length, const std::string& path) {
-  require(
-      length >= start_bytes && number_at(start, 0) == type_matrix && int64_t{number_at(start, 4)} == length - tag_bytes,
-      "{}: a part of the file is not an array as long as it says", path);
-  require(number_at(start, 8) == type_uint32 && number_at(start, 12) == 8, "{}: an array does not begin with its flags",
-          path);
-  const auto array_class = static_cast<uint8_t>(start[16]);
-  require(array_class >= first_numeric_class && array_class <= last_numeric_class,
-          "{}: it holds an array of MATLAB's class {}; numeric arrays (6-15) were expected", path, array_class);
-  constexpr std::byte complex{0x08};
-  require((start[17] & complex) == std::byte{0}, "{}: it holds an array of complex numbers", path);
-}
+// Walks over the beginning of an array.
+class ArrayStart {
+ public:
+  ArrayStart(std::span<const std::byte> start, std::string path) : start_(start), path_(std::move(path)) {}
+
+  // `length` bytes in all, the array's own tag included.
+  void check(int64_t length) {
+    require(static_cast<int64_t>(start_.size()) >= tag_bytes && number_at(start_, 0) == type_matrix &&
+                int64_t{number_at(start_, 4)} == length - tag_bytes,
+            "{}: a part of the file is not an array as long as it says", path_);
+    at_ = tag_bytes;
+    const auto flags = part(type_uint32, "flags");
+    require(flags.size() == 8, "{}: an array does not begin with its flags", path_);
+    const auto array_class = static_cast<uint8_t>(flags[0]);
+    require(array_class >= first_class && array_class <= last_class,
+            "{}: it holds an array of MATLAB's class {}; numeric arrays (6-15) were expected", path_, array_class);
+    constexpr std::byte complex{0x08};
+    require((flags[1] & complex) == std::byte{0}, "{}: it holds an array of complex numbers", path_);
+    const auto extents = part(type_int32, "extents");
+    require(extents.size() % 4 == 0 && extents.size() >= 8 && static_cast<int64_t>(extents.size()) <= 4 * most_extents,
+            "{}: an array has {} bytes of extents; 2 to {} extents of 4 bytes were expected", path_, extents.size(),
+            most_extents);
+    const auto name = part(type_int8, "name");
+    require(static_cast<int64_t>(name.size()) <= longest_name, "{}: the name of an array has {} characters", path_,
+            name.size());
+    int64_t elements = 1;
+    for (size_t i = 0; i < extents.size(); i += 4)
+      require(!__builtin_mul_overflow(elements, int64_t{number_at(extents, i)}, &elements),
+              "{}: an array has too many elements", path_);
+    check_elements(elements, length);
+  }
+
+ private:
+  // Contents of up to 4 bytes may stand in the tag itself, whose upper half is then their length.
+  std::span<const std::byte> part(uint32_t type, const char* what) {
+    const uint32_t tag = number(at_), small = tag >> 16;
+    require((tag & 0xffff) == type && small <= 4, "{}: an array has no {} where they were expected", path_, what);
+    const int64_t begin = small ? at_ + 4 : at_ + tag_bytes, size = small ? small : number(at_ + 4);
+    require(begin + size <= static_cast<int64_t>(start_.size()), "{}: the {} of an array are longer than they can be",
+            path_, what);
+    at_ = small ? at_ + tag_bytes : begin + (size + 7) / 8 * 8;
+    return start_.subspan(static_cast<size_t>(begin), static_cast<size_t>(size));
+  }
+  void check_elements(int64_t elements, int64_t length) const {
+    const uint32_t tag = number(at_), small = tag >> 16, type = tag & 0xffff;
+    const int64_t size = small ? small : number(at_ + 4), width = type < bytes_of_type.size() ? bytes_of_type[type] : 0;
+    int64_t expected = 0;
+    require(width > 0 && small <= 4 && !__builtin_mul_overflow(elements, width, &expected) && expected == size,
+            "{}: an array of {} elements has {} bytes of them", path_, elements, size);
+    const int64_t end = small ? at_ + tag_bytes : at_ + tag_bytes + (size + 7) / 8 * 8;
+    require(end == length, "{}: an array has {} bytes, its parts have {}", path_, length, end);
+  }
+  uint32_t number(int64_t at) const {
+    require(at + 4 <= static_cast<int64_t>(start_.size()), "{}: an array ends before its elements", path_);
+    return number_at(start_, static_cast<size_t>(at));
+  }
+
+  std::span<const std::byte> start_;
+  std::string path_;
+  int64_t at_ = 0;
+};
 
 class Inflater {
  public:
@@ -53,7 +107,7 @@ void check_compressed(const InputFile& file, int64_t at, int64_t end) {
   Inflater inflater;
   z_stream& z = inflater.stream;
   std::array<std::byte, 1 << 16> in{}, out{};
-  Start start{};
+  std::array<std::byte, start_bytes> start{};
   int64_t length = 0;
   for (int status = Z_OK; status != Z_STREAM_END;) {
     if (z.avail_in == 0) {
@@ -74,7 +128,7 @@ void check_compressed(const InputFile& file, int64_t at, int64_t end) {
     length += got;
   }
   require(at == end && z.avail_in == 0, "{}: bytes follow the compressed data of an array", path);
-  check_matrix(start, length, path);
+  ArrayStart(std::span(start).first(static_cast<size_t>(std::min(length, start_bytes))), path).check(length);
 }
 
 }  // namespace
@@ -99,9 +153,10 @@ void check_mat_file(const std::string& path) {
     if (type == type_compressed) {
       check_compressed(file, at + tag_bytes, end);
     } else {
-      Start start{};
-      file.read(at, std::span(start).first(static_cast<size_t>(std::min<int64_t>(end - at, start_bytes))));
-      check_matrix(start, end - at, path);
+      std::array<std::byte, start_bytes> bytes{};
+      const auto start = std::span(bytes).first(static_cast<size_t>(std::min(end - at, start_bytes)));
+      file.read(at, start);
+      ArrayStart(start, path).check(end - at);
     }
     at = end;
   }

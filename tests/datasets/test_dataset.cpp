@@ -202,8 +202,9 @@ TEST_CASE("data sets are found by name, and users add their own", "[dataset]") {
   CHECK(load_dataset("mine:5", "", Part::test).classes() == 3);
   CHECK_THROWS_WITH(register_dataset({"mnist", "", {}}), "a data set mnist is registered already");
   CHECK_THROWS_WITH(register_dataset({"a:b", "", {}}), "the name of a data set cannot be \"a:b\"");
-  CHECK_THROWS_WITH(load_dataset("cifar"),
-                    "there is no data set \"cifar\"; known are fashion-mnist, idx, mine, mnist, tensors, and paths to "
-                    ".safetensors and .npy files");
+  CHECK_THROWS_WITH(
+      load_dataset("cifar"),
+      "there is no data set \"cifar\"; known are cifar-10, cifar-100, csv, emnist, fashion-mnist, folder, "
+      "idx, kmnist, mine, mnist, svhn, tensors, and paths to .safetensors and .npy files");
   CHECK_THROWS_AS(load_dataset("cifar"), UsageError);
 }
