@@ -122,6 +122,10 @@ void add_data_flags(CLI::App& command, DataFlags& flags, const std::string& data
                      "torchvision/resnet50-v1; default: what the model file says");
 }
 
+void settle_rules(const CLI::App& command, const std::string& option, DataFlags& flags) {
+  if (flags.name != "fashion-mnist" && command.count(option) == 0) flags.rules = "all";
+}
+
 std::string transform_of(const DataFlags& flags, const std::map<std::string, std::string>& metadata) {
   if (!flags.transform.empty()) return Transform::parse(flags.transform).str();
   const auto stored = metadata.find("transform");

@@ -40,6 +40,9 @@ struct DataFlags {
 };
 /// The flags --data (or --dataset), --samples and --transform; the texts say what the data are.
 void add_data_flags(CLI::App& command, DataFlags& flags, const std::string& data, const std::string& samples);
+/// All samples if another data set than Fashion-MNIST was named, for which the default rules are, and no rules were (by
+/// the option of this name).
+void settle_rules(const CLI::App& command, const std::string& option, DataFlags& flags);
 /// The transform of the flags, without one that of the model's metadata; written out.
 std::string transform_of(const DataFlags& flags, const std::map<std::string, std::string>& metadata);
 /// Keeps a transform in a model's metadata, and its normalisation if it has one.

@@ -140,7 +140,8 @@ void add_pretrain(CLI::App& app) {
   c->add_option("--shortcut", f->shortcut, "A (slice and pad) or B (1×1 convolution) for CIFAR ResNets")
       ->capture_default_str();
   c->add_option("--stem", f->stem, "imagenet or cifar for ResNet-18 and larger");
-  add_data_flags(*c, f->data, "data set to train on", "which samples of its training part");
+  add_data_flags(*c, f->data, "data set to train on",
+                 "which samples of its training part; all of it by default where it is not Fashion-MNIST");
   c->add_option("--test-samples", f->test.rules, "which samples of its test part to report accuracy on")
       ->capture_default_str();
   add_train_flags(*c, f->train);
@@ -148,6 +149,8 @@ void add_pretrain(CLI::App& app) {
   c->callback([f, c] {
     f->test.name = f->data.name;
     f->test.transform = f->data.transform;
+    settle_rules(*c, "--samples", f->data);
+    settle_rules(*c, "--test-samples", f->test);
     run_pretrain(*f, *c);
   });
 }
@@ -170,10 +173,14 @@ void add_finetune(CLI::App& app) {
   c->add_option("--head", f->head,
                 "the classifier at the start: keep, zero, keep-and-zero or keep-and-random (rows of new classes)")
       ->capture_default_str();
-  add_data_flags(*c, f->data, "data set D", "which samples of its training part");
+  add_data_flags(*c, f->data, "data set D",
+                 "which samples of its training part; all of it by default where it is not Fashion-MNIST");
   add_train_flags(*c, f->train);
   add_common(*c, f->common);
-  c->callback([f, c] { run_finetune(*f, *c); });
+  c->callback([f, c] {
+    settle_rules(*c, "--samples", f->data);
+    run_finetune(*f, *c);
+  });
 }
 
 }  // namespace fastntk::apps
