@@ -106,7 +106,7 @@ void check_compressed(const InputFile& file, int64_t at, int64_t end) {
   const std::string& path = file.path();
   Inflater inflater;
   z_stream& z = inflater.stream;
-  std::array<std::byte, 1 << 16> in{}, out{};
+  std::array<std::byte, 1 << 14> in, out;
   std::array<std::byte, start_bytes> start{};
   int64_t length = 0;
   for (int status = Z_OK; status != Z_STREAM_END;) {

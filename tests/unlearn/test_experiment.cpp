@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "datasets/registry.h"
+#include "datasets/idx.h"
 #include "datasets/split.h"
 #include "engine/progress.h"
 #include "temporary_folder.h"
