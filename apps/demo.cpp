@@ -3,6 +3,7 @@
 #include "datasets/split.h"
 #include "engine/file.h"
 #include "engine/progress.h"
+#include "models/adapt.h"
 #include "models/head.h"
 #include "unlearn/experiment.h"
 
@@ -27,6 +28,12 @@ struct Protocol {
   std::vector<std::string> rules;
 };
 
+bool tunes_classifier(const std::string& subset) {
+  for (const SubsetPart& part : subset_parts(subset))
+    if (part.kind == "head" || part.kind == "all" || part.kind == "bias" || part.kind == "bitfit") return true;
+  return false;
+}
+
 Protocol protocol_of(const std::string& loss, const std::string& subset, int64_t n, uint64_t seed) {
   Protocol p;
   p.train.loss = loss;
@@ -43,7 +50,7 @@ Protocol protocol_of(const std::string& loss, const std::string& subset, int64_t
   p.train.l2 = loss == "ce" ? 3e-2 : 1e-2;
   p.rules = closed_form_rules(loss);
   p.rules.push_back((loss == "ce" ? "newton-shift" : "shift") + std::string("+relinearise:1"));
-  if (subset == "bn") {
+  if (!tunes_classifier(subset)) {
     // The classifier is frozen, so it must have a row for the new class.
     p.head = HeadRule::keep_and_random;
     p.train.optimiser = {.kind = "adam"};
@@ -87,7 +94,8 @@ void run_demo(const Flags& f, const CLI::App& command) {
     for (const std::string& subset_name : f.subsets)
       for (const std::string& loss : f.losses) {
         const Protocol protocol = protocol_of(loss, subset_name, n, f.common.seed);
-        const Model model = replace_head(pretrained.model, data.classes(), protocol.head, f.common.seed);
+        const Model model = adapt(replace_head(pretrained.model, data.classes(), protocol.head, f.common.seed),
+                                  subset_name, f.common.seed);
         const Subset subset = choose(*model, subset_name);
         ExperimentConfig config;
         config.subset = subset_name;

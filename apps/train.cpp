@@ -2,7 +2,9 @@
 #include "apps/common.h"
 #include "engine/progress.h"
 #include "engine/sha256.h"
+#include "models/adapt.h"
 #include "models/head.h"
+#include "models/image_size.h"
 #include "unlearn/experiment.h"
 #include "unlearn/metrics.h"
 
@@ -15,6 +17,7 @@ struct PretrainFlags {
       test{.name = "fashion-mnist", .rules = "class:0-8"};
   TrainFlags train;
   std::string output, architecture = "resnet20", shortcut = "B", stem;
+  std::vector<std::string> options;
   int64_t width = 0;
 };
 
@@ -40,6 +43,11 @@ void run_pretrain(const PretrainFlags& f, const CLI::App& command) {
       f.architecture == "resnet56")
     config.options["shortcut"] = f.shortcut;
   if (!f.stem.empty()) config.options["stem"] = f.stem;
+  for (const std::string& option : f.options) {
+    const size_t at = option.find('=');
+    require_usage(at != std::string::npos && at > 0, "--option must be NAME=VALUE, got '{}'", option);
+    config.options[option.substr(0, at)] = option.substr(at + 1);
+  }
   Model model = make_model(config, f.common.seed);
 
   std::map<std::string, std::string> metadata;
@@ -76,6 +84,7 @@ struct FinetuneFlags {
   DataFlags data{.name = "fashion-mnist", .rules = "30000-59999 per-class:100"};
   TrainFlags train;
   std::string model, output, subset = "bn+head", head = "zero", architecture;
+  int64_t image_size = 0;
 };
 
 void run_finetune(const FinetuneFlags& f, const CLI::App& command) {
@@ -88,8 +97,10 @@ void run_finetune(const FinetuneFlags& f, const CLI::App& command) {
   require(data.size() > 0, "there are no samples to train on: '{}' chooses none", f.data.rules);
   check_channels(data, checkpoint);
   put_transform(checkpoint.metadata, data_flags.transform, data.channels());
+  if (f.image_size > 0) checkpoint.model = with_image_size(checkpoint.model, f.image_size, f.image_size);
   if (f.head != "keep")
     checkpoint.model = replace_head(checkpoint.model, data.classes(), head_rule(f.head), f.common.seed);
+  checkpoint.model = adapt(checkpoint.model, f.subset, f.common.seed);
   Module& model = *checkpoint.model;
   const Subset subset = choose(model, f.subset);
   TrainConfig train_settings = train_config(f.train, f.common);
@@ -140,6 +151,7 @@ void add_pretrain(CLI::App& app) {
   c->add_option("--shortcut", f->shortcut, "A (slice and pad) or B (1×1 convolution) for CIFAR ResNets")
       ->capture_default_str();
   c->add_option("--stem", f->stem, "imagenet or cifar for ResNet-18 and larger");
+  c->add_option("--option", f->options, "further options of the architecture, NAME=VALUE, e.g. patch=4 depth=6");
   add_data_flags(*c, f->data, "data set to train on",
                  "which samples of its training part; all of it by default where it is not Fashion-MNIST");
   c->add_option("--test-samples", f->test.rules, "which samples of its test part to report accuracy on")
@@ -168,7 +180,12 @@ void add_finetune(CLI::App& app) {
   c->add_option("model", f->model, "the pre-trained model (.safetensors)")->required();
   c->add_option("-o,--output", f->output, "the model file to write; it keeps θ0 and all settings")->required();
   c->add_option("--arch", f->architecture, "architecture, for a checkpoint without our configuration");
-  c->add_option("--subset", f->subset, "bn, head, bias, all, joined by +, or patterns over parameter names")
+  c->add_option(
+      "--image-size", f->image_size,
+      "resize a vision transformer's position embeddings for square images of this many pixels; 0: leave them");
+  c->add_option("--subset", f->subset,
+                "bn, ln, head, bias, bitfit, all, joined by +, or patterns over parameter names; prompt[:TOKENS], "
+                "prompt-deep[:TOKENS], prompt-frame[:PIXELS], lora[:RANK] and adapter[:WIDTH] are added to the model")
       ->capture_default_str();
   c->add_option("--head", f->head,
                 "the classifier at the start: keep, zero, keep-and-zero or keep-and-random (rows of new classes)")

@@ -8,6 +8,7 @@ std::vector<Architecture> resnet_architectures();         // resnet.cpp
 std::vector<Architecture> preact_resnet_architectures();  // resnetv2.cpp
 std::vector<Architecture> vgg_architectures();            // vgg.cpp
 std::vector<Architecture> small_architectures();          // small_networks.cpp
+std::vector<Architecture> vit_architectures();            // vit_architectures.cpp
 
 /// The shape of a parameter that a checkpoint of `architecture` must have, of this rank. Error otherwise.
 const Shape& shape_in(const NamedShapes& shapes, const std::string& name, int rank, const std::string& architecture);

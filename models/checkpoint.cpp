@@ -142,6 +142,8 @@ Checkpoint load_model(const std::string& path, const std::string& architecture) 
   Model model = build_model(config_of(file, path, architecture));
   const auto is_double = [](const auto& named) { return named.second.dtype() == DType::float64; };
   if (std::any_of(file.tensors.begin(), file.tensors.end(), is_double)) model->to(DType::float64);
+  if (const auto& rename = find_architecture(model.config.architecture).rename)
+    for (auto& [name, tensor] : file.tensors) name = rename(name);
   load_state(*model, file.tensors, path);
   return {std::move(model), std::move(file.metadata)};
 }

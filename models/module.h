@@ -70,6 +70,9 @@ class Module {
   /// The name of the child that turns features into logits ("fc"), empty if there is none: what the subset `head`
   /// means.
   virtual std::string head() const { return {}; }
+  /// Asked of a whole model: whether its samples have nothing to do with one another in train mode either (no batch
+  /// statistics), so that training may take a batch in parts.
+  virtual bool separates_samples() const { return false; }
 
   /// In torch's order: a module's own, then those of its children, depth first.
   std::vector<Named<Parameter>> named_parameters();

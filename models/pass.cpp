@@ -1,5 +1,7 @@
 #include "models/pass.h"
 
+#include "engine/ops/elementwise.h"
+
 namespace fastntk {
 namespace {
 

@@ -1,9 +1,11 @@
 #include "models/peft.h"
 
 #include <algorithm>
+#include <charconv>
 #include <set>
 
 #include "models/layers.h"
+#include "models/transformer.h"
 
 namespace fastntk {
 namespace {
@@ -26,19 +28,17 @@ bool matches(const std::string& pattern, const std::string& name) {
   return p == pattern.size();
 }
 
-std::vector<std::string> split(const std::string& specification) {
-  std::vector<std::string> parts;
-  std::string part;
-  for (const char c : specification + "+") {
-    if (c != '+' && c != ',') {
-      if (c != ' ') part += c;
-      continue;
-    }
-    require_usage(!part.empty(), "the parameter subset '{}' has an empty part", specification);
-    parts.push_back(std::move(part));
-    part.clear();
-  }
-  return parts;
+bool is_addition(const std::string& kind) {
+  return kind == "prompt" || kind == "prompt-deep" || kind == "prompt-frame" || kind == "lora" || kind == "adapter";
+}
+
+// Whether a parameter belongs to what was added to a model under this kind.
+bool is_added(const std::string& kind, const std::string& name) {
+  const std::string last = name.substr(name.rfind('.') + 1);
+  if (kind == "prompt" || kind == "prompt-deep") return name.starts_with("prompt.");
+  if (kind == "prompt-frame") return name.starts_with("frame.");
+  if (kind == "lora") return last == "lora_A" || last == "lora_B";
+  return kind == "adapter" && name.find(".adapter.") != std::string::npos;
 }
 
 // "conv1.* (1), bn1.* (2), layer1.* (18)": a model's parameters by the first component of their names.
@@ -60,37 +60,81 @@ class Chooser {
  public:
   explicit Chooser(const Module& model) : head_(model.head()) {
     for (const auto& [name, module] : model.named_modules())
-      if (dynamic_cast<const BatchNorm2d*>(module)) norms_.insert(name.empty() ? "" : name + ".");
+      if (dynamic_cast<const BatchNorm2d*>(module))
+        batch_norms_.insert(name.empty() ? "" : name + ".");
+      else if (dynamic_cast<const LayerNorm*>(module))
+        layer_norms_.insert(name.empty() ? "" : name + ".");
   }
-  bool contains(const std::string& part, const std::string& name) const {
+  bool contains(const SubsetPart& part, const std::string& name) const {
     const std::string prefix = name.substr(0, name.rfind('.') + 1);
-    if (part == "all") return true;
-    if (part == "bn") return norms_.count(prefix) > 0;
-    if (part == "head") return !head_.empty() && name.starts_with(head_ + ".");
-    if (part == "bias") return name == prefix + "bias";
-    return matches(part, name);
+    if (part.kind == "all") return true;
+    if (part.kind == "bn") return batch_norms_.count(prefix) > 0;
+    if (part.kind == "ln") return layer_norms_.count(prefix) > 0;
+    if (part.kind == "head") return !head_.empty() && name.starts_with(head_ + ".");
+    if (part.kind == "bias" || part.kind == "bitfit") return name == prefix + "bias";
+    return is_addition(part.kind) ? is_added(part.kind, name) : matches(part.text, name);
   }
 
  private:
   std::string head_;
-  std::set<std::string> norms_;
+  std::set<std::string> batch_norms_, layer_norms_;
 };
 
 }  // namespace
+
+std::vector<SubsetPart> subset_parts(const std::string& specification) {
+  std::vector<SubsetPart> parts;
+  std::string text;
+  for (const char c : specification + "+") {
+    if (c != '+' && c != ',') {
+      if (c != ' ') text += c;
+      continue;
+    }
+    require_usage(!text.empty(), "the parameter subset '{}' has an empty part", specification);
+    const size_t colon = text.find(':');
+    SubsetPart part{text, text.substr(0, colon), std::nullopt};
+    if (colon != std::string::npos) {
+      int64_t number = 0;
+      const auto [end, error] = std::from_chars(text.data() + colon + 1, text.data() + text.size(), number);
+      require_usage(is_addition(part.kind) && error == std::errc() && end == text.data() + text.size() && number > 0,
+                    "'{}' is no part of a parameter subset: prompt, prompt-deep, prompt-frame, lora and adapter take a "
+                    "positive number after a colon",
+                    text);
+      part.number = number;
+    }
+    parts.push_back(std::move(part));
+    text.clear();
+  }
+  return parts;
+}
+
+int64_t addition_size(const Module& model, const std::string& kind) {
+  int64_t size = 0;
+  bool deep = false;
+  for (const auto& [name, p] : model.named_parameters()) {
+    deep |= name == "prompt.1";
+    if (size == 0 && is_added(kind, name)) size = p->value.extent(0);
+  }
+  return kind == "prompt-deep" && !deep ? 0 : size;
+}
 
 Subset choose(const Module& model, const std::string& specification) {
   const auto parameters = model.named_parameters();
   const Chooser chooser(model);
   std::vector<bool> chosen(parameters.size(), false);
-  for (const std::string& part : split(specification)) {
+  for (const SubsetPart& part : subset_parts(specification)) {
+    const int64_t size = is_addition(part.kind) ? addition_size(model, part.kind) : 0;
+    require_usage(!is_addition(part.kind) || size > 0, "'{}' of a model that has none: fine-tuning adds it", part.text);
+    require_usage(!part.number || *part.number == size, "'{}' of a model that has {}:{}", part.text, part.kind, size);
     bool any = false;
     for (size_t i = 0; i < parameters.size(); i++) {
       if (!chooser.contains(part, parameters[i].first)) continue;
       chosen[i] = any = true;
     }
     require_usage(any,
-                  "no parameter belongs to '{}': known subsets are bn, head, bias and all, and the parameters are {}",
-                  part, overview(parameters));
+                  "no parameter belongs to '{}': known subsets are bn, ln, head, bias, bitfit and all, prompt, "
+                  "prompt-deep, prompt-frame, lora and adapter, and the parameters are {}",
+                  part.text, overview(parameters));
   }
   Subset subset{specification, {}};
   for (size_t i = 0; i < parameters.size(); i++)

@@ -1,5 +1,7 @@
 // Parameter-efficient fine-tuning: which parameters of a model are tuned, and the flat vector θ that they make.
 #pragma once
+#include <optional>
+
 #include "models/module.h"
 
 namespace fastntk {
@@ -22,10 +24,30 @@ struct Subset {
   std::string table() const;
 };
 
-/// Chooses parameters by parts joined with "+" or ",": `bn` (weight and bias of every batch norm), `head` (the
-/// classifier), `bias` (every bias), `all`, or a pattern over full names in which * stands for any characters and ? for
-/// one, e.g. "bn+head" or "layer3.*,fc.weight". UsageError when a part chooses nothing.
+/// Chooses parameters by parts joined with "+" or ",":
+///   bn            weight and bias of every batch norm
+///   ln            weight and bias of every layer norm
+///   head          the classifier
+///   bias, bitfit  every bias (Ben Zaken et al., "BitFit", ACL 2022)
+///   all           everything
+///   prompt, prompt-deep, prompt-frame, lora, adapter
+///                 what models/adapt.h added: prompt tokens, such tokens at every block, pixels around the image,
+///                 low-rank factors, adapters. With a number, "lora:4", it is what the model must have.
+///   a pattern     over full names, in which * stands for any characters and ? for one
+/// e.g. "bn+head" or "layer3.*,fc.weight". UsageError when a part chooses nothing.
 Subset choose(const Module& model, const std::string& specification);
+
+/// A part of a specification: "lora:4" is {"lora", 4}, "head" is {"head", none}.
+struct SubsetPart {
+  std::string text, kind;
+  std::optional<int64_t> number;
+};
+/// UsageError when a part is empty or its number is not positive.
+std::vector<SubsetPart> subset_parts(const std::string& specification);
+
+/// The number that tells the size of an addition (how many prompts, the rank, the width), 0 where the model has none;
+/// kinds as above.
+int64_t addition_size(const Module& model, const std::string& kind);
 
 /// The parameters of `model` that `subset` names, in its order. Error when the subset was chosen on a model of another
 /// structure.

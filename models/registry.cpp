@@ -24,7 +24,7 @@ Table& table() {
   static Table& filled = [&]() -> Table& {
     static Table t;
     for (const auto& family :
-         {resnet_architectures, preact_resnet_architectures, vgg_architectures, small_architectures})
+         {resnet_architectures, preact_resnet_architectures, vgg_architectures, small_architectures, vit_architectures})
       for (Architecture& architecture : family()) enter(t, std::move(architecture));
     return t;
   }();
@@ -156,7 +156,10 @@ ModelConfig infer_config(const std::string& architecture, const NamedShapes& sha
   const Architecture& found = find_architecture(architecture);
   require(static_cast<bool>(found.infer), "the configuration of {} cannot be read from the shapes of a checkpoint",
           architecture);
-  return found.infer(shapes);
+  if (!found.rename) return found.infer(shapes);
+  NamedShapes renamed;
+  for (const auto& [name, shape] : shapes) renamed[found.rename(name)] = shape;
+  return found.infer(renamed);
 }
 
 }  // namespace fastntk

@@ -35,7 +35,8 @@ TileGradient tile_gradient(const Module& model, const Subset& subset, Mode mode,
 BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs,
                              const Tensor& labels, const Loss& loss, double smoothing,
                              const std::optional<Random>& random) {
-  const int64_t n = inputs.extent(0), tile = mode == Mode::train ? n : gradient_tile, tiles = (n + tile - 1) / tile;
+  const bool whole = mode == Mode::train && !model.separates_samples();
+  const int64_t n = inputs.extent(0), tile = whole ? n : gradient_tile, tiles = (n + tile - 1) / tile;
   const auto part = [&](const Tensor& t, int64_t i) { return t.slice(0, i * tile, std::min(n, (i + 1) * tile)); };
   BatchGradient out;
   std::vector<std::vector<double>> sums(subset.entries.size());

@@ -15,10 +15,10 @@ struct BatchGradient {
   std::vector<Tensor> gradient;  ///< one per entry of the subset, the model's type, in the parameter's shape
 };
 
-/// In eval mode the batch goes through in fixed tiles of samples, each with a tape of its own on one thread, and the
-/// tiles' gradients are added in order in float64: the bits do not depend on the number of threads. In train mode,
-/// where batch norm couples the samples, it goes through whole. A loss that is not finite is an error which names the
-/// op that made the first NaN. Layers that are random in train mode (dropout) draw from `random`.
+/// The batch goes through in fixed tiles of samples, each with a tape of its own on one thread, and the tiles'
+/// gradients are added in order in float64: the bits do not depend on the number of threads. In train mode it goes
+/// through whole unless the model separates_samples(): batch norm couples them. A loss that is not finite is an error
+/// which names the op that made the first NaN. Layers that are random in train mode (dropout) draw from `random`.
 BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs,
                              const Tensor& labels, const Loss& loss, double label_smoothing = 0,
                              const std::optional<Random>& random = {});
