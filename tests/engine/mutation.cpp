@@ -1,5 +1,7 @@
 #include "engine/mutation.h"
 
+#include <algorithm>
+
 #include "engine/ops/elementwise.h"
 
 namespace fastntk::test {
@@ -43,13 +45,25 @@ class Mutant final : public Op {
   Mutation mutation_;
 };
 
+// Where the record has the sample's input `input`: some functions take constants (the statistics of batch norm) that
+// are no inputs of their op.
+size_t place_in(const Record& record, const Sample& sample, size_t input) {
+  if (record.inputs.size() == sample.inputs.size()) return input;
+  const auto differentiable = [](const Input& in) { return in.differentiable; };
+  return static_cast<size_t>(
+      std::count_if(sample.inputs.begin(), sample.inputs.begin() + static_cast<long>(input), differentiable));
+}
+
 }  // namespace
 
 Sample mutated(Sample sample, const Mutation& mutation) {
-  sample.recorded = [name = sample.op, mutation](Tape& tape) {
-    for (const Record& record : tape.records())
-      if (record.op->name() == name)
-        const_cast<Record&>(record).op = std::make_shared<Mutant>(record.op, mutation);  // NOLINT: tests only
+  sample.recorded = [original = sample, mutation](Tape& tape) {
+    for (const Record& record : tape.records()) {
+      if (record.op->name() != original.op) continue;
+      const Mutation here{mutation.map, place_in(record, original, mutation.input), mutation.factor};
+      require(here.input < record.inputs.size(), "the record of {} has no input {}", original.op, here.input);
+      const_cast<Record&>(record).op = std::make_shared<Mutant>(record.op, here);  // NOLINT: tests only
+    }
   };
   return sample;
 }

@@ -51,7 +51,8 @@ TEST_CASE("a subset is chosen by name, by pattern and by union, in the order of 
 TEST_CASE("a subset that chooses nothing is refused, and the error says what there is") {
   const Model model = small();
   CHECK_THROWS_AS(choose(*model, "layer9.*"), UsageError);
-  CHECK_THROWS_WITH(choose(*model, "bn+layer9.*"), Contains("'layer9.*'") && Contains("bn, ln, head, bias, bitfit and all") &&
+  CHECK_THROWS_WITH(choose(*model, "bn+layer9.*"), Contains("'layer9.*'") &&
+                                                       Contains("bn, ln, head, bias, bitfit and all") &&
                                                        Contains("conv1.* (1), bn1.* (2), layer1.* (18)"));
   CHECK_THROWS_WITH(choose(*model, ""), Contains("empty part"));
   CHECK_THROWS_WITH(choose(*model, "bn++head"), Contains("empty part"));
