@@ -140,7 +140,6 @@ void add_pretrain(CLI::App& app) {
   f->train.config.epochs = 4;
   f->train.config.learning_rate = 0.2;
   f->train.config.optimiser.nesterov = true;
-  f->train.config.optimiser.weight_decay = 5e-4;
   f->train.config.augmentation.flip = true;
   f->train.schedule = "one-cycle";
   CLI::App* const c = app.add_subcommand("pretrain", "train a whole model on public data and save it");
