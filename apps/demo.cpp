@@ -48,14 +48,17 @@ Protocol protocol_of(const std::string& loss, const std::string& subset, int64_t
   // A strong pull to θ0 keeps fine-tuning where one linearisation holds, at no cost in accuracy on D.
   p.train.l2 = 3e-2;
   p.rules = closed_form_rules(loss);
-  p.rules.push_back((loss == "ce" ? "newton-shift" : "shift") + std::string("+relinearise:1"));
+  const std::string one_shot = loss == "ce" ? "newton-shift" : "shift";
+  p.rules.push_back(one_shot + "+relinearise:1");
   if (!tunes_classifier(subset)) {
     // The classifier is frozen, so it must have a row for the new class.
     p.head = HeadRule::keep_and_random;
     p.train.optimiser = {.kind = "adam"};
     p.train.learning_rate = 0.01;
     p.train.l2 = 1e-2;
-    p.rules.push_back("relinearise:4");
+    p.train.epochs = n <= 2000 ? 64 : 20;
+    p.rules.push_back(one_shot + "+relinearise:4");
+    p.rules.push_back("relinearise:8");
   }
   return p;
 }
