@@ -60,3 +60,23 @@ TEST_CASE("the dot test holds on every record of a ResNet-50 tape") {
   CHECK(tape.records().size() > 170);
   CHECK(test::failed_dot_tests(tape, 1e-12) == none);
 }
+
+TEST_CASE("the dot test holds on every record of a ViT-S tape") {
+  const Model model =
+      make_model({.architecture = "vit_small_patch16_224", .classes = 20, .image_height = 64, .image_width = 64}, 1);
+  model->to(DType::float64);
+  const Tensor x = Random(3).normal_tensor({2, 64, 64, 3}, DType::float64);
+  const Tensor labels = Tensor::from<int64_t>({2}, {4, 19});
+  for (const char* subset : {"ln+head", "bias", "all"}) {
+    CAPTURE(subset);
+    Tape tape;
+    const Pass pass = Pass::shared(*model, choose(*model, subset), tape);
+    mean(cross_entropy(model->forward(pass, x), labels, 0.1));
+    CHECK(tape.records().size() > 130);
+    CHECK(test::failed_dot_tests(tape, 1e-12) == none);
+  }
+  Tape tape;
+  const Pass pass = Pass::per_sample(*model, choose(*model, "ln+head"), tape, 2);
+  cross_entropy(model->forward(pass, x), labels);
+  CHECK(test::failed_dot_tests(tape, 1e-12) == none);
+}

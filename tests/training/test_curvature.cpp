@@ -9,6 +9,7 @@
 #include "engine/random.h"
 #include "models/layers.h"
 #include "models/registry.h"
+#include "models/vit.h"
 #include "training/gradient.h"
 
 using namespace fastntk;
@@ -45,6 +46,18 @@ std::unique_ptr<Module> network(const std::string& kind) {
     m->to(DType::float64);
     return m;
   }
+  if (kind == "vit") {
+    auto m = std::make_unique<VisionTransformer>(VitShape{.image_height = 8,
+                                                          .image_width = 8,
+                                                          .patch = 4,
+                                                          .depth = 2,
+                                                          .block = {.width = 8, .heads = 2, .hidden = 16},
+                                                          .channels = 2,
+                                                          .classes = 4});
+    m->initialise(3);
+    m->to(DType::float64);
+    return m;
+  }
   auto m = make_model({.architecture = "resnet20", .classes = 4, .channels = 2, .options = {{"width", "4"}}}, 3).module;
   m->to(DType::float64);
   // Statistics that are not 0 and 1.
@@ -76,7 +89,7 @@ double norm(const Tensor& t) {
 }  // namespace
 
 TEST_CASE("Hessian-vector products of networks are differences of the gradient") {
-  for (const std::string kind : {"smooth", "resnet20"})
+  for (const std::string kind : {"smooth", "resnet20", "vit"})
     for (const char* name : {"ce", "mse"})
       for (const char* what : {"all", "bias"}) {
         CAPTURE(kind, name, what);
