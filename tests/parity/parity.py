@@ -31,9 +31,9 @@ NORMS = (nn.BatchNorm2d, nn.LayerNorm)
 
 # What `--arch` is called, where PyTorch's model is from, how it is stored, which parameters the rows are of.
 MODELS = [
-    ("resnet18", "torchvision", "safetensors", "bn+head"),
+    ("resnet18", "torchvision", "pth", "bn+head"),
     ("resnet34", "torchvision", "safetensors", "bn+head"),
-    ("resnet50", "torchvision", "safetensors", "bn+head"),
+    ("resnet50", "torchvision", "pth", "bn+head"),
     ("resnet101", "torchvision", "safetensors", "bn+head"),
     ("wide_resnet50_2", "torchvision", "safetensors", "bn+head"),
     ("resnext50_32x4d", "torchvision", "safetensors", "bn+head"),
@@ -79,18 +79,26 @@ def rectified(model):
     return [m for m in model.modules() if isinstance(m, nn.ReLU)]
 
 
-# Of random images, those for which the nearest rectifier's input is farthest from 0, in terms of its layer's size.
-def images_off_kinks(model, count, side, generator):
-    x, margins = torch.randn(CANDIDATES, 3, side, side, generator=generator), []
+# For each image, the rectifier's input nearest to 0, in terms of its layer's size.
+def margins(model, x):
+    out = []
     for part in x.split(32):
         nearest = []
         look = lambda module, inputs: nearest.append(inputs[0].flatten(1).abs().amin(1) / inputs[0].square().mean().sqrt())
         hooks = [m.register_forward_pre_hook(look) for m in rectified(model)]
-        model(part.double())
-        margins.append(torch.stack(nearest).amin(0))
+        model(part)
+        out.append(torch.stack(nearest).amin(0))
         for h in hooks:
             h.remove()
-    return x[torch.cat(margins).argsort(descending=True)[:count].sort().values]
+    return torch.cat(out)
+
+
+# Of random images, those that are farthest from a kink: a coarse choice in float32, then in float64.
+@torch.no_grad()
+def images_off_kinks(model, count, side, generator):
+    x = torch.randn(CANDIDATES, 3, side, side, generator=generator)
+    x = x[margins(model, x).argsort(descending=True)[:16 * count]]
+    return x[margins(model.double(), x.double()).argsort(descending=True)[:count]]
 
 
 def rows(model, x, names):
@@ -156,9 +164,7 @@ def compare(program, folder, name, source, form, subset, images, convolution):
     if rectified(model):
         for m in rectified(model):
             m.inplace = False
-        model.double()
-        with torch.no_grad():
-            x = images_off_kinks(model, images, side, generator)
+        x = images_off_kinks(model, images, side, generator)
     else:
         x = torch.randn(images, 3, side, side, generator=generator)
     weights, inputs = folder / f"{name}.{form}", folder / "input.npy"
