@@ -1,8 +1,14 @@
 """Writes the valid files that fuzzing starts from into corpus/TARGET/seed-*. Needs Python alone:  python3 make_seeds.py"""
 import gzip
+import io
 import json
+import pickle
 import struct
+import sys
+import types
+import zipfile
 import zlib
+from collections import OrderedDict
 from pathlib import Path
 
 corpus = Path(__file__).parent / "corpus"
@@ -60,6 +66,65 @@ def mat_array(name, dims, array_class, data, zipped):
     return struct.pack("<II", 15, len(packed)) + packed
 
 
+# torch as far as its pickles name it.
+torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+sys.modules.update({"torch": torch, "torch._utils": utils})
+
+
+def named(function, name, module):
+    function.__name__ = function.__qualname__ = name
+    function.__module__ = module.__name__
+    setattr(module, name, function)
+    return function
+
+
+rebuild = named(lambda *arguments: None, "_rebuild_tensor_v2", utils)
+storages = {name: named(type(name, (), {}), name, torch) for name in ("FloatStorage", "LongStorage", "HalfStorage")}
+
+
+class TorchTensor:
+    """A tensor of ones' place in a pickle: storage type, key and elements, offset, shape, strides."""
+
+    def __init__(self, storage, key, elements, offset, shape, strides):
+        self.storage, self.rest = ("storage", storages[storage], key, "cpu", elements), (offset, shape, strides)
+
+    def __reduce__(self):
+        return rebuild, (Storage(self.storage), *self.rest, False, OrderedDict())
+
+
+class Storage:
+    def __init__(self, identity):
+        self.identity = identity
+
+
+class TorchPickler(pickle.Pickler):
+    def persistent_id(self, value):
+        return value.identity if isinstance(value, Storage) else None
+
+
+def torch_pickle(value, protocol=2):
+    out = io.BytesIO()
+    TorchPickler(out, protocol).dump(value)
+    return out.getvalue()
+
+
+def torch_file(value, elements):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        files = {"data.pkl": torch_pickle(value), "version": b"3\n", **{f"data/{k}": v for k, v in elements.items()}}
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo("archive/" + name), data)
+    return out.getvalue()
+
+
+state = OrderedDict([("conv.weight", TorchTensor("FloatStorage", "0", 6, 0, (2, 3), (3, 1))),
+                     ("conv.bias", TorchTensor("FloatStorage", "0", 6, 2, (2,), (2,))),
+                     ("steps", TorchTensor("LongStorage", "1", 1, 0, (), ()))])
+put("pickle", "state", torch_pickle(state))
+put("pickle", "nested", torch_pickle({"epoch": 3, "lr": 0.1, "name": "x", "none": None, "state_dict": dict(state),
+                                      "list": [True, -5, 1 << 40, (1, 2), b"bytes"]}, 4))
+put("torch", "state", torch_file(state, {"0": bytes(24), "1": bytes(8)}))
+put("torch", "half", torch_file({"h": TorchTensor("HalfStorage", "0", 2, 0, (2, 1), (1, 1))}, {"0": bytes(4)}))
 put("safetensors", "two", safetensors({"a": ("F32", [2, 1], bytes(8)), "b": ("U8", [3], b"abc")}, {"k": "v"}))
 put("safetensors", "wide", safetensors({"x.y": ("I64", [0, 2], b""), "d": ("F64", [], bytes(8))}))
 put("safetensors", "half", safetensors({"h": ("F16", [2], bytes(4)), "g": ("BF16", [1], bytes(2))}))
