@@ -6,6 +6,7 @@
 
 #include "engine/ops/activation.h"
 #include "engine/ops/elementwise.h"
+#include "engine/ops/select.h"
 #include "engine/tape.h"
 
 using namespace fastntk;
@@ -34,6 +35,12 @@ const Function functions[] = {
     {"exp", exp, std::exp, -87, 88, 2, std::exp},
     {"tanh", tanh, std::tanh, -12, 12, 2, std::tanh},
     {"erf", erf, std::erf, -6, 6, 2, std::erf},
+    {"sigmoid", sigmoid, sigmoid_of, -80, 80, 4, sigmoid_of},
+    {"silu", silu, [](long double x) { return x * sigmoid_of(x); }, -80, 80, 4,
+     [](long double x) { return x == 0 ? 1 : x * sigmoid_of(x); }},
+    {"softplus", [](const Variable& x) { return softplus(x, 1, infinity); },
+     [](long double x) { return std::log1p(std::exp(x)); }, -80, 80, 4,
+     [](long double x) { return std::log1p(std::exp(x)); }},
     {"gelu", [](const Variable& x) { return gelu(x); },
      [](long double x) { return x * 0.5L * std::erfc(-x * root_half); }, -9, 9, 64,
      [](long double x) { return x * 0.5L * std::erfc(-x * root_half); }},
@@ -98,6 +105,50 @@ TEST_CASE("where_positive: what is not greater than zero, NaN included, hides ev
   const Tensor a = Tensor::from<double>({5}, {1, infinity, not_a_number, infinity, 5}),
                b = Tensor::from<double>({5}, {1, 0, -1, not_a_number, infinity});
   CHECK(where_positive(a, b).value.to_vector<double>() == std::vector<double>{1, 0, 0, 0, 5});
+}
+
+TEST_CASE("maximum and minimum: a NaN wins, and equal values share the derivative") {
+  const Tensor a = Tensor::from<double>({4}, {1, not_a_number, 2, 5}),
+               b = Tensor::from<double>({4}, {3, 0, not_a_number, 5});
+  const auto most = maximum(a, b).value.to_vector<double>(), least = minimum(a, b).value.to_vector<double>();
+  CHECK((most[0] == 3 && std::isnan(most[1]) && std::isnan(most[2]) && most[3] == 5));
+  CHECK((least[0] == 1 && std::isnan(least[1]) && std::isnan(least[2]) && least[3] == 5));
+  Tape tape;
+  const std::vector<Variable> leaves = {tape.leaf(a), tape.leaf(b)};
+  const auto c = tape.vjp(maximum(leaves[0], leaves[1]), Tensor::full({4}, 6, DType::float64), leaves);
+  CHECK(c[0].value.to_vector<double>()[0] == 0);
+  CHECK(c[1].value.to_vector<double>()[0] == 6);
+  CHECK(c[0].value.to_vector<double>()[3] == 3);
+  CHECK(c[1].value.to_vector<double>()[3] == 3);
+}
+
+TEST_CASE("where takes nothing from the side that is not chosen, and masks of any type") {
+  const Tensor a = Tensor::from<double>({3}, {1, not_a_number, infinity}),
+               b = Tensor::from<double>({3}, {not_a_number, 2, 3});
+  const std::vector<double> expected = {1, 2, 3};
+  for (const DType type : {DType::uint8, DType::int64, DType::float32})
+    CHECK(where(Tensor::from<double>({3}, {1, 0, 0}).to(type), a, b).value.to_vector<double>() == expected);
+  CHECK(where(Tensor::from<double>({3}, {-2, 0, 0}), a, b).value.to_vector<double>() == expected);
+}
+
+TEST_CASE("clamp and abs at their kinks, powers at zero") {
+  const auto derivative = [](auto&& f, double at) {
+    Tape tape;
+    const Variable x = tape.leaf(Tensor::from<double>({1}, {at}));
+    const Variable c = tape.vjp(f(x), Tensor::full({1}, 1, DType::float64), {&x, 1})[0];
+    return c.defined() ? c.value.item() : 0;
+  };
+  const auto cut = [](const Variable& x) { return clamp(x, -1, 2); };
+  CHECK(derivative(cut, -1) == 1);
+  CHECK(derivative(cut, 2) == 1);
+  CHECK(derivative(cut, 2.001) == 0);
+  CHECK(std::isnan(cut(Tensor::from<double>({1}, {not_a_number})).value.item()));
+  CHECK(derivative([](const Variable& x) { return abs(x); }, 0) == 0);
+  CHECK(derivative([](const Variable& x) { return pow(x, 0); }, 0) == 0);
+  CHECK(derivative([](const Variable& x) { return pow(x, 1); }, 0) == 1);
+  CHECK(derivative([](const Variable& x) { return pow(x, Variable(Tensor::zeros({1}, DType::float64))); }, 0) == 0);
+  CHECK(derivative([](const Variable& x) { return pow(Variable(Tensor::zeros({1}, DType::float64)), x); }, 2) == 0);
+  CHECK_THROWS_AS(clamp(Tensor::zeros({1}), 0, not_a_number), Error);
 }
 
 TEST_CASE("functions outside their range give what IEEE 754 says") {

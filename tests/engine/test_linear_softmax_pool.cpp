@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <random>
 
 #include "engine/ops/elementwise.h"
@@ -93,6 +94,31 @@ TEST_CASE("softmax and its kin: values and derivatives") {
   check_close(log_softmax(x).value, (Variable(x) - logsumexp(x)).value, 1e-13);
   for (const Function f : {softmax, log_softmax, logsumexp}) check_derivatives(f, random({4, 7}, 5));
   check_derivatives([](const Variable& v) { return softmax(transpose(v, 0, 1)); }, random({4, 7}, 5));
+}
+
+TEST_CASE("softmax of infinite and missing numbers, and of rows of every length") {
+  const double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  for (const DType dtype : {DType::float32, DType::float64})
+    for (int64_t n = 1; n <= 37; n++) {
+      const Tensor x = Tensor::full({3, n}, 2, dtype);
+      Tensor first = x.slice(0, 0, 1), second = x.slice(0, 1, 2);  // other handles of the same elements
+      first.fill(-infinity);
+      first.slice(1, n - 1, n).fill(1);
+      second.slice(1, n - 1, n).fill(nan);
+      const auto p = softmax(x).value.to(DType::float64).to_vector<double>();
+      const auto l = logsumexp(x).value.to(DType::float64).to_vector<double>();
+      const size_t width = static_cast<size_t>(n);
+      for (size_t c = 0; c < width; c++) {
+        CHECK(p[c] == (c + 1 == width ? 1 : 0));
+        CHECK(std::isnan(p[width + c]));
+        CHECK(p[2 * width + c] == Approx(1.0 / static_cast<double>(n)).epsilon(1e-6));
+      }
+      CHECK(l[0] == 1);
+      CHECK(std::isnan(l[1]));
+      CHECK(l[2] == Approx(2 + std::log(static_cast<double>(n))).epsilon(1e-6));
+    }
+  CHECK(logsumexp(Tensor::full({1, 3}, -infinity)).value.item() == -infinity);
+  CHECK(logsumexp(Tensor::from<double>({1, 2}, {0, infinity})).value.item() == infinity);
 }
 
 TEST_CASE("max: the first of equal values has the derivative, a NaN wins") {

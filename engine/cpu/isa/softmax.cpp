@@ -1,6 +1,6 @@
 #include "engine/cpu/isa/softmax.h"
 
-#include "engine/cpu/isa/vector_math.h"
+#include "engine/cpu/isa/vector_tail.h"
 
 namespace fastntk::cpu::FASTNTK_ISA {
 namespace {
@@ -16,28 +16,6 @@ FASTNTK_INLINE void for_registers(int64_t n, Full&& full, Rest&& rest) {
   if (i < n) rest(i, n - i);
 }
 
-// The first `count` elements at p, and `filler` behind them.
-template <class T>
-FASTNTK_INLINE Vector<T> load_some(const T* p, int64_t count, T filler) {
-  T part[lanes<T>];
-  for (int j = 0; j < lanes<T>; j++) part[j] = filler;
-  for (int64_t j = 0; j < count; j++) part[j] = p[j];
-  return load(part);
-}
-template <class T>
-FASTNTK_INLINE void store_some(T* p, int64_t count, Vector<T> v) {
-  T part[lanes<T>];
-  store(part, v);
-  for (int64_t j = 0; j < count; j++) p[j] = part[j];
-}
-
-template <class T>
-FASTNTK_INLINE T sum_of_lanes(Vector<T> v) {
-  T sum = v[0];
-  for (int j = 1; j < lanes<T>; j++) sum += v[j];
-  return sum;
-}
-
 // The largest element, so that subtracting it lets no exponential overflow; 0 where that is infinite.
 template <class T>
 FASTNTK_INLINE T largest(int64_t n, const T* x) {
@@ -46,14 +24,13 @@ FASTNTK_INLINE T largest(int64_t n, const T* x) {
   const auto take = [&](Vector<T> v) { m = v > m ? v : m; };
   for_registers<T>(
       n, [&](int64_t i) { take(load(x + i)); }, [&](int64_t i, int64_t count) { take(load_some(x + i, count, none)); });
-  T most = m[0];
-  for (int j = 1; j < lanes<T>; j++) most = m[j] > most ? m[j] : most;
+  const T most = largest_of_lanes(m);
   return __builtin_isinf(most) ? T(0) : most;
 }
 
-// Σ exp(x − m); what is summed also goes to y if `keep`.
+// Σ exp(x − m). If `keep`, what is summed goes to y, but for the last elements that fill no register: those to `tail`.
 template <bool keep, class T>
-FASTNTK_INLINE T sum_of_exponentials(int64_t n, const T* x, T m, T* y) {
+FASTNTK_INLINE T sum_of_exponentials(int64_t n, const T* x, T m, T* y, Vector<T>& tail) {
   Vector<T> sum = {};
   for_registers<T>(
       n,
@@ -63,26 +40,43 @@ FASTNTK_INLINE T sum_of_exponentials(int64_t n, const T* x, T m, T* y) {
         sum += e;
       },
       [&](int64_t i, int64_t count) {
-        const Vector<T> e = exp(load_some(x + i, count, static_cast<T>(-__builtin_inf())) - m);
-        if constexpr (keep) store_some<T>(y + i, count, e);
-        sum += e;  // exp(−∞) = 0 behind the end
+        tail = exp(load_some(x + i, count, static_cast<T>(-__builtin_inf())) - m);  // exp(−∞) = 0 behind the end
+        sum += tail;
       });
-  return sum_of_lanes<T>(sum);
+  return sum_of_lanes(sum);
+}
+template <class T>
+FASTNTK_INLINE T log_sum_of_exponentials(int64_t n, const T* x, T m) {
+  Vector<T> tail = {};
+  return log_of(sum_of_exponentials<false, T>(n, x, m, nullptr, tail));
+}
+
+// y[i] = f(a[i], b[i])
+template <class T, class F>
+FASTNTK_INLINE void map_row(int64_t n, const T* a, const T* b, T* y, F&& f) {
+  for_registers<T>(
+      n, [&](int64_t i) { store(y + i, f(load(a + i), load(b + i))); },
+      [&](int64_t i, int64_t count) {
+        store_some(y + i, count, f(load_some(a + i, count, T(0)), load_some(b + i, count, T(0))));
+      });
 }
 
 template <class T>
 void softmax(int64_t rows, int64_t n, const T* x, T* __restrict y) {
   for (int64_t row = 0; row < rows; row++, x += n, y += n) {
-    const T scale = T(1) / sum_of_exponentials<true>(n, x, largest(n, x), y);
-    for (int64_t i = 0; i < n; i++) y[i] *= scale;
+    Vector<T> tail = {};
+    const T scale = T(1) / sum_of_exponentials<true>(n, x, largest(n, x), y, tail);
+    for_registers<T>(
+        n, [&](int64_t i) { store(y + i, load(y + i) * scale); },
+        [&](int64_t i, int64_t count) { store_some(y + i, count, tail * scale); });
   }
 }
 
 template <class T>
 void log_softmax(int64_t rows, int64_t n, const T* x, T* __restrict y) {
   for (int64_t row = 0; row < rows; row++, x += n, y += n) {
-    const T m = largest(n, x), log_sum = log_of(sum_of_exponentials<false, T>(n, x, m, nullptr));
-    for (int64_t i = 0; i < n; i++) y[i] = (x[i] - m) - log_sum;
+    const T m = largest(n, x), log_sum = log_sum_of_exponentials(n, x, m);
+    map_row(n, x, x, y, [&](Vector<T> v, Vector<T>) { return (v - m) - log_sum; });
   }
 }
 
@@ -90,7 +84,7 @@ template <class T>
 void log_sum_exp(int64_t rows, int64_t n, const T* x, T* __restrict y) {
   for (int64_t row = 0; row < rows; row++, x += n) {
     const T m = largest(n, x);
-    y[row] = m + log_of(sum_of_exponentials<false, T>(n, x, m, nullptr));
+    y[row] = m + log_sum_of_exponentials(n, x, m);
   }
 }
 
@@ -99,8 +93,8 @@ FASTNTK_INLINE T dot(int64_t n, const T* a, const T* b) {
   Vector<T> sum = {};
   for_registers<T>(
       n, [&](int64_t i) { sum += load(a + i) * load(b + i); },
-      [&](int64_t i, int64_t count) { sum += load_some<T>(a + i, count, 0) * load_some<T>(b + i, count, 0); });
-  return sum_of_lanes<T>(sum);
+      [&](int64_t i, int64_t count) { sum += load_some(a + i, count, T(0)) * load_some(b + i, count, T(0)); });
+  return sum_of_lanes(sum);
 }
 
 template <class T>
@@ -108,26 +102,26 @@ FASTNTK_INLINE T sum_of(int64_t n, const T* a) {
   Vector<T> sum = {};
   for_registers<T>(
       n, [&](int64_t i) { sum += load(a + i); },
-      [&](int64_t i, int64_t count) { sum += load_some<T>(a + i, count, 0); });
-  return sum_of_lanes<T>(sum);
+      [&](int64_t i, int64_t count) { sum += load_some(a + i, count, T(0)); });
+  return sum_of_lanes(sum);
 }
 
 template <class T>
 void softmax_map(int64_t n, const T* p, const T* t, T* __restrict out) {
   const T mean = dot(n, p, t);
-  for (int64_t i = 0; i < n; i++) out[i] = p[i] * (t[i] - mean);
+  map_row(n, p, t, out, [&](Vector<T> a, Vector<T> b) { return a * (b - mean); });
 }
 
 template <class T>
 void log_softmax_map(int64_t n, const T* p, const T* t, T* __restrict out) {
   const T mean = dot(n, p, t);
-  for (int64_t i = 0; i < n; i++) out[i] = t[i] - mean;
+  map_row(n, t, t, out, [&](Vector<T> a, Vector<T>) { return a - mean; });
 }
 
 template <class T>
 void log_softmax_transposed(int64_t n, const T* p, const T* t, T* __restrict out) {
   const T total = sum_of(n, t);
-  for (int64_t i = 0; i < n; i++) out[i] = t[i] - p[i] * total;
+  map_row(n, p, t, out, [&](Vector<T> a, Vector<T> b) { return b - a * total; });
 }
 
 template <class T>
