@@ -23,6 +23,7 @@ commands=(
   bench "measure the speed, beside PyTorch where one is found"
   parity "compare full-size models with PyTorch, torchvision and timm (a Python that has them: FASTNTK_TORCH_PYTHON)"
   table "make the whole table that the README shows"
+  table-vit "make the tables of the vision transformer (docs/vit.md)"
   build "build everything"
   help "this list"
 )
@@ -76,6 +77,11 @@ command_table() {
   exec "$root/bench/table.sh" "$@"
 }
 
+command_table-vit() {
+  build fastntk_app
+  exec "$root/bench/table_vit.sh" "$@"
+}
+
 command_build() {
   build all
 }
@@ -83,7 +89,7 @@ command_build() {
 command_help() {
   echo "usage: ./run.sh COMMAND [ARGUMENT…]"
   local i
-  for ((i = 0; i < ${#commands[@]}; i += 2)); do printf '  %-6s %s\n' "${commands[i]}" "${commands[i + 1]}"; done
+  for ((i = 0; i < ${#commands[@]}; i += 2)); do printf '  %-9s %s\n' "${commands[i]}" "${commands[i + 1]}"; done
 }
 
 say() { printf '%s\n' "run.sh: $*" >&2; }
