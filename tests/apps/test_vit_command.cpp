@@ -1,33 +1,18 @@
 // A vision transformer through the fastntk program: parameters are added, tuned, forgotten, and come back from files.
-#include <catch2/catch.hpp>
-#include <cstdio>
-
+#include "apps/command.h"
 #include "engine/file.h"
 #include "temporary_folder.h"
+
+using namespace fastntk::test;
 
 namespace {
 
 const std::string pretrained = std::string(FASTNTK_SOURCE_DIR) + "/checkpoints/vit-mini-fashion-mnist-0-8.safetensors";
 
-struct Result {
-  int code = 0;
-  std::string output;
-};
-
-Result run(const std::string& arguments) {
-  FILE* const pipe = popen((std::string(FASTNTK_PROGRAM) + " " + arguments + " 2>&1").c_str(), "r");
-  REQUIRE(pipe != nullptr);
-  Result r;
-  char buffer[4096];
-  while (const size_t n = fread(buffer, 1, sizeof buffer, pipe)) r.output.append(buffer, n);
-  r.code = pclose(pipe) / 256;
-  return r;
-}
-
 }  // namespace
 
 TEST_CASE("a vision transformer is fine-tuned through added parameters, and forgets") {
-  const fastntk::TemporaryFolder folder;
+  const TemporaryFolder folder;
   const std::string tuned = folder / "tuned.safetensors", forgot = folder / "forgot.safetensors";
   const std::string tiny = " --samples '30000-59999 per-class:3' --epochs 1 --quiet ";
   for (const std::string subset : {"prompt+head", "lora:2+head"}) {
