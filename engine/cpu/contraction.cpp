@@ -84,7 +84,7 @@ void gemm(const Tensor& a_view, const Tensor& b_view, Tensor& out, bool keep_b) 
       gemm(!A.plain(), !B.plain(), A.rows, n, k, pa + offset_of(a, axes, i), A.leading_step(),
            pb + offset_of(b, axes, i), B.leading_step(), pc + i * A.rows * n, n);
     };
-    if (items == 1 && keep_b && worth_keeping(A, n * k)) {
+    if (items == 1 && keep_b && worth_keeping(A, n * k) && !reads_in_place(!B.plain(), A.rows, n)) {
       const auto packed = b.storage()->template derived<PackedMatrix<T>>(
           fmt::format("gemm {} {} {} {} {}", b.offset(), k, n, !B.plain(), B.leading_step()),
           [&] { return PackedMatrix<T>(!B.plain(), k, n, pb, B.leading_step()); });

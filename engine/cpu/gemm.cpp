@@ -15,10 +15,14 @@ namespace {
 constexpr int64_t depth_block = 256;
 // Rows of A that one task takes: with the block above, 256 KB of float32 for level 2.
 constexpr int64_t row_block = 252;
+// Blocks of depth whose sums follow each other while a block of C, one panel wide, is in the cache.
+constexpr int64_t chunk_blocks = 3;
 // The largest piece of B that gemm() packs at a time, in elements.
 constexpr int64_t piece_depth = 16 * depth_block, piece_elements = int64_t{1} << 20;
 // A block of A that serves at most so many panels of B is usually read where it is.
 constexpr int64_t copy_panels = 8;
+// The most rows of a product that is computed transposed.
+constexpr int64_t turned_rows = 512;
 // Below this many multiply-adds (some ten microseconds) waking other threads does not pay.
 constexpr int64_t worth_threads = int64_t{1} << 21;
 
@@ -96,14 +100,15 @@ void multiply_panels(bool transpose_a, int64_t m, const T* a, int64_t lda, const
   // level-1 cache. The rows of the copy do not.
   const bool few_sets = lda * static_cast<int64_t>(sizeof(T)) % 1024 == 0;
   const bool copied = transpose_a || b.count() > (few_sets ? 1 : copy_panels);
-  const int64_t copy_stride = depth_block + 64 / static_cast<int64_t>(sizeof(T));
+  const int64_t step = chunk_blocks * depth_block;
+  const int64_t copy_stride = std::min(step, round_up(b.k, b.kernel.lanes)) + 64 / static_cast<int64_t>(sizeof(T));
 
   run_tasks(row_blocks * groups, threads, [&](int64_t task) {
     const int64_t from = task / groups * rows, height = std::min(rows, m - from);
     const int64_t first = task % groups * b.count() / groups, last = (task % groups + 1) * b.count() / groups;
     const Buffer copy = copied ? Buffer(static_cast<size_t>(height * copy_stride) * sizeof(T)) : Buffer();
-    for (int64_t block = 0; block * depth_block < b.k; block++) {
-      const int64_t k = block * depth_block, depth = b.depth(block);
+    for (int64_t k = 0; k < b.k; k += step) {
+      const int64_t depth = std::min(step, b.k - k);
       const T* x = a + (transpose_a ? k * lda + from : from * lda + k);
       if (transpose_a)
         b.kernel.transpose(depth, height, x, lda, copy.as<T>(), copy_stride);
@@ -111,8 +116,10 @@ void multiply_panels(bool transpose_a, int64_t m, const T* a, int64_t lda, const
         b.kernel.copy(height, depth, x, lda, copy.as<T>(), copy_stride);
       if (copied) x = copy.as<T>();
       for (int64_t p = first; p < last; p++)
-        b.kernel.multiply(height, b.columns(p), depth, x, copied ? copy_stride : lda, b.at(block, p), b.stride(p),
-                          c + from * ldc + p * b.width(), ldc, accumulate || block > 0);
+        for (int64_t block = k / depth_block; block * depth_block < k + depth; block++)
+          b.kernel.multiply(height, b.columns(p), b.depth(block), x + (block * depth_block - k),
+                            copied ? copy_stride : lda, b.at(block, p), b.stride(p), c + from * ldc + p * b.width(),
+                            ldc, accumulate || block > 0);
     }
   });
 }
@@ -120,6 +127,30 @@ void multiply_panels(bool transpose_a, int64_t m, const T* a, int64_t lda, const
 template <class T>
 void clear(int64_t m, int64_t n, T* c, int64_t ldc) {
   for (int64_t i = 0; i < m; i++) std::fill(c + i * ldc, c + i * ldc + n, T{});
+}
+
+// Whether few rows meet a B that is stored by columns, so that packing B would cost as much as the product.
+bool turned(bool transpose_b, int64_t m, int64_t n) { return transpose_b && m <= turned_rows && 4 * m <= n; }
+
+// C = op(A) Bᵀ as the transpose of B op(A)ᵀ: only A is packed, and B is read where it is. A product of two numbers does
+// not depend on their order, so that the bits are the same.
+template <class T>
+void multiply_turned(bool transpose_a, int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b,
+                     int64_t ldb, T* c, int64_t ldc) {
+  const int64_t stride = round_up(m, kernels<T>().lanes);
+  const Buffer packed(static_cast<size_t>(packed_elements<T>(k, m)) * sizeof(T));
+  const Panels<T> panels = pack(!transpose_a, k, m, a, lda, packed.as<T>());
+  const int64_t step = 4 * row_block;
+  const Buffer product(static_cast<size_t>(std::min(n, step) * stride) * sizeof(T));
+  for (int64_t j = 0; j < n; j += step) {
+    const int64_t columns = std::min(step, n - j);
+    multiply_panels(false, columns, b + j * ldb, ldb, panels, product.as<T>(), stride, false);
+    // The kernel pads with zeros to a whole register, for which the last columns of C have no room.
+    const int64_t whole = columns / panels.kernel.lanes * panels.kernel.lanes;
+    panels.kernel.transpose(whole, m, product.as<T>(), stride, c + j, ldc);
+    for (int64_t l = whole; l < columns; l++)
+      for (int64_t i = 0; i < m; i++) c[i * ldc + j + l] = product.as<T>()[l * stride + i];
+  }
 }
 
 }  // namespace
@@ -132,6 +163,7 @@ void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, c
     if (!accumulate) clear(m, n, c, ldc);
     return;
   }
+  if (!accumulate && turned(transpose_b, m, n)) return multiply_turned(transpose_a, m, n, k, a, lda, b, ldb, c, ldc);
   const int64_t lanes = kernels<T>().lanes, width = 2 * lanes;
   // A packed panel pays when it serves more than one tile of rows. A last panel that ends inside a register is packed
   // anyway.
@@ -152,6 +184,8 @@ void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, c
       multiply_panels(transpose_a, m, a + (transpose_a ? l * lda : l), lda, panels, c + j, ldc, accumulate || l > 0);
     }
 }
+
+bool reads_in_place(bool transpose_b, int64_t m, int64_t n) { return turned(transpose_b, m, n); }
 
 template <class T>
 PackedMatrix<T>::PackedMatrix(bool transposed, int64_t k, int64_t n, const T* b, int64_t ldb) : k_(k), n_(n) {
