@@ -80,6 +80,19 @@ std::string suggestion(const NamedShapes& shapes) {
   return "fits: " + names;
 }
 
+// Where not even the configuration can be read from the shapes: what differs by name from the architecture as it is by
+// default.
+std::string by_name(const std::string& architecture, const NamedShapes& shapes) {
+  try {
+    const ShapesOnly without_elements;
+    Differences differences(*build_model({.architecture = architecture}), shapes);
+    differences.misshaped.clear();
+    return differences.count() ? " (" + differences.text() + ")" : "";
+  } catch (const Error&) {
+    return "";  // it has no default: the image size must be known, say
+  }
+}
+
 // The configuration of the model in a file: the file's own, else what the shapes of `architecture` tell; the tensors
 // are then renamed.
 ModelConfig config_of(SafeTensors& file, const std::string& path, const std::string& architecture) {
@@ -94,7 +107,12 @@ ModelConfig config_of(SafeTensors& file, const std::string& path, const std::str
   for (const auto& [name, tensor] : file.tensors) names.push_back(name);
   const auto ours = names_of(names, architecture);
   for (auto& [name, tensor] : file.tensors) name = ours.at(name);
-  return infer_config(architecture, shapes_of(file.tensors));
+  const NamedShapes shapes = shapes_of(file.tensors);
+  try {
+    return infer_config(architecture, shapes);
+  } catch (const Error& e) {
+    fail("{}: {}{}", path, e.what(), by_name(architecture, shapes));
+  }
 }
 
 }  // namespace

@@ -56,6 +56,15 @@ const Shape& shape_in(const NamedShapes& shapes, const std::string& name, int ra
   return found->second;
 }
 
+double number_option(const ModelConfig& config, const std::string& name, double least, double most) {
+  const std::string& text = config.option(name);
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  require_usage(error == std::errc() && end == text.data() + text.size() && value >= least && value <= most,
+                "{}: {} must be a number from {:g} to {:g}, got '{}'", config.architecture, name, least, most, text);
+  return value;
+}
+
 int64_t count_numbered(const NamedShapes& shapes, const std::string& prefix, const std::string& suffix) {
   int64_t count = 0;
   while (shapes.count(prefix + std::to_string(count) + suffix)) count++;

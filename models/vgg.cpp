@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "models/architectures.h"
+#include "models/regularisation.h"
 
 namespace fastntk {
 namespace {
@@ -47,12 +48,13 @@ Architecture architecture(const std::string& depth, const std::vector<int64_t>& 
   const std::string name = "vgg" + depth + "_bn";
   return {.name = name,
           .description = "VGG-" + depth + " with batch norm",
-          .options = {{"width", "64"}, {"hidden", "4096"}},
+          .options = {{"width", "64"}, {"hidden", "4096"}, {"dropout", "0.5"}},
           .build =
               [convolutions](const ModelConfig& c) {
                 return std::make_unique<Vgg>(VggShape{.convolutions = convolutions,
                                                       .width = c.positive_option("width"),
                                                       .hidden = c.positive_option("hidden"),
+                                                      .dropout = number_option(c, "dropout", 0, 0.99),
                                                       .channels = c.channels,
                                                       .classes = c.classes});
               },
@@ -68,10 +70,10 @@ Vgg::Vgg(const VggShape& shape) : channels_(shape.channels) {
   auto classifier = std::make_unique<Sequential>();
   classifier->append(std::make_unique<Linear>(out * side * side, shape.hidden));
   classifier->append(std::make_unique<Relu>());
-  classifier->append(std::make_unique<Identity>());
+  classifier->append(std::make_unique<Dropout>(shape.dropout));
   classifier->append(std::make_unique<Linear>(shape.hidden, shape.hidden));
   classifier->append(std::make_unique<Relu>());
-  classifier->append(std::make_unique<Identity>());
+  classifier->append(std::make_unique<Dropout>(shape.dropout));
   classifier->append(std::make_unique<Linear>(shape.hidden, shape.classes));
   classifier_ = &add_child("classifier", std::move(classifier));
 }

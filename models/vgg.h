@@ -9,6 +9,7 @@ struct VggShape {
   std::vector<int64_t> convolutions = {1, 1, 2, 2, 2};  ///< per stage; each stage ends with 2×2 max pooling
   int64_t width = 64;     ///< channels of the first stage; each stage doubles them, up to eight times as many
   int64_t hidden = 4096;  ///< features of the two hidden layers of the classifier
+  double dropout = 0.5;   ///< rate behind each hidden layer, in train mode
   int64_t channels = 3;
   int64_t classes = 1000;
 };

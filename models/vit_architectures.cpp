@@ -1,5 +1,4 @@
 // Vision transformers by name, their options, and checkpoints of timm and torchvision.
-#include <charconv>
 #include <cmath>
 
 #include "models/architectures.h"
@@ -9,15 +8,6 @@ namespace fastntk {
 namespace {
 
 // ---- options ----
-
-double number_option(const ModelConfig& config, const std::string& name, double least, double most) {
-  const std::string& text = config.option(name);
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  require_usage(error == std::errc() && end == text.data() + text.size() && value >= least && value <= most,
-                "{}: {} must be a number from {:g} to {:g}, got '{}'", config.architecture, name, least, most, text);
-  return value;
-}
 
 int64_t count_option(const ModelConfig& config, const std::string& name) {
   const std::string& text = config.option(name);

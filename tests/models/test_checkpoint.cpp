@@ -78,6 +78,12 @@ TEST_CASE("a checkpoint without configuration is read with the name of its archi
   CHECK_THROWS_WITH(load_model(path, "resnet34"),
                     Contains("missing layer1.2.conv1.weight") && Contains("more") && !Contains("\n"));
 
+  std::erase_if(foreign.tensors, [](const auto& t) { return t.first.starts_with("fc.") || t.first == "bn1.bias"; });
+  foreign.save(path);
+  CHECK_THROWS_WITH(load_model(path, "resnet18"),
+                    Contains(path + ": not a checkpoint of resnet18: it has no fc.weight") &&
+                        Contains("(missing bn1.bias, fc.weight, fc.bias)"));
+
   const Model a = build_model({.architecture = "resnet20", .options = {{"shortcut", "A"}}});
   NamedShapes shapes;
   for (const auto& [name, tensor] : state(*a)) shapes[name] = tensor.shape();
