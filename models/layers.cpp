@@ -36,10 +36,13 @@ Variable BatchNorm2d::forward(const Pass& pass, const Variable& x, const Variabl
   const Variable gamma = pass.parameter(weight_), beta = pass.parameter(bias_);
   if (pass.mode() == Mode::eval)
     return batch_norm_eval(x, gamma, beta, mean_.value, variance_.value, epsilon_, residual, rectify);
-  const Variable y =
-      add_defined(batch_norm_train(x, gamma, beta, mean_.value, variance_.value, momentum_, epsilon_), residual);
+  // A block that runs again has been counted: then copies of the running statistics take the update.
+  const bool first = pass.first_run();
+  const Tensor mean = first ? mean_.value : mean_.value.clone(),
+               variance = first ? variance_.value : variance_.value.clone();
+  const Variable y = add_defined(batch_norm_train(x, gamma, beta, mean, variance, momentum_, epsilon_), residual);
   Tensor batches = batches_.value;  // another handle of the same element
-  *batches.mutable_data<int64_t>() += 1;
+  if (first) *batches.mutable_data<int64_t>() += 1;
   return rectify ? relu(y) : y;
 }
 

@@ -1,5 +1,7 @@
 #include "models/pass.h"
 
+#include "engine/recompute.h"
+
 #include "engine/ops/elementwise.h"
 
 namespace fastntk {
@@ -59,6 +61,35 @@ Pass::Draws Pass::draws(const Module& layer) const {
 Variable Pass::parameter(const Parameter& parameter) const {
   const auto found = position_.find(&parameter);
   return found == position_.end() ? Variable(parameter.value.unsqueeze(0)) : variables_[found->second];
+}
+
+Variable Pass::block(const Module& module, const std::vector<Variable>& inputs,
+                     std::function<Variable(const Pass&, const std::vector<Variable>&)> forward) const {
+  if (!recompute_) return forward(*this, inputs);
+  // The block's parameters become inputs too, after those given.
+  std::vector<Variable> all = inputs;
+  std::vector<size_t> places;
+  for (const auto& [name, parameter] : module.named_parameters()) {
+    const auto found = position_.find(parameter);
+    if (found == position_.end() || !variables_[found->second].active()) continue;
+    places.push_back(found->second);
+    all.push_back(variables_[found->second]);
+  }
+  Pass inside = *this;
+  inside.recompute_ = false;
+  const auto done = std::make_shared<bool>(false);
+  const Variable y = recompute(
+      [inside, places, forward = std::move(forward), given = inputs.size(), done](const std::vector<Variable>& x) {
+        Pass pass = inside;
+        pass.first_run_ = !*done;
+        for (size_t i = 0; i < places.size(); i++) pass.variables_[places[i]] = x[given + i];
+        Variable result =
+            forward(pass, std::vector<Variable>(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(given)));
+        return result;
+      },
+      all);
+  *done = true;
+  return y;
 }
 
 }  // namespace fastntk

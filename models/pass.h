@@ -1,6 +1,7 @@
 // Pass: how one forward pass treats the model: which parameters are variables of a tape and in what form, whether batch
 // norm uses the statistics of the batch, and where dropout has its random numbers from.
 #pragma once
+#include <functional>
 #include <optional>
 #include <span>
 #include <unordered_map>
@@ -45,12 +46,24 @@ class Pass {
   /// The variables of the subset, one per entry and in its order, whether or not the pass has used them.
   std::span<const Variable> leaves() const { return variables_; }
 
+  /// With `on`, blocks keep only their inputs and run again when the tape is applied (engine/recompute.h): less memory,
+  /// up to one more forward pass per application, the same bits.
+  void set_recompute(bool on) { recompute_ = on; }
+  /// What `module`, a block of the model, computes: forward(pass, inputs). Of the active parameters, forward may use
+  /// only those of `module`; what else it depends on is among the inputs. Calls forward at once, and in a recomputed
+  /// part again, for which the model must live as long as the tape.
+  Variable block(const Module& module, const std::vector<Variable>& inputs,
+                 std::function<Variable(const Pass&, const std::vector<Variable>&)> forward) const;
+  /// False when a block runs again: running statistics stay as they are then.
+  bool first_run() const { return first_run_; }
+
  private:
   Mode mode_;
   std::optional<Draws> draws_;
   std::unordered_map<const Module*, uint64_t> stream_;
   std::vector<Variable> variables_;
   std::unordered_map<const Parameter*, size_t> position_;
+  bool recompute_ = false, first_run_ = true;
 };
 
 }  // namespace fastntk

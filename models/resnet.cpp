@@ -44,6 +44,11 @@ class Block final : public Module {
   }
 
   Variable forward(const Pass& pass, const Variable& x) const override {
+    return pass.block(*this, {x}, [this](const Pass& p, const std::vector<Variable>& in) { return units(p, in[0]); });
+  }
+
+ private:
+  Variable units(const Pass& pass, const Variable& x) const {
     const Variable residual = shortcut(pass, x);
     Variable y = x;
     for (const auto& [conv, norm] : units_) {
@@ -53,7 +58,6 @@ class Block final : public Module {
     return y;
   }
 
- private:
   void add_unit(std::unique_ptr<Conv2d> convolution, int64_t channels) {
     const std::string number = std::to_string(units_.size() + 1);
     const Conv2d& conv = add_child("conv" + number, std::move(convolution));

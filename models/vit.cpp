@@ -138,7 +138,11 @@ Variable VisionTransformer::forward(const Pass& pass, const Variable& x) const {
       from = shape_.pool == TokenPool::token ? 0 : T - shape_.patches();
       to = shape_.pool == TokenPool::token ? 1 : T;
     }
-    y = blocks_[i]->rows(pass, y, prompts, from, to);
+    std::vector<Variable> inputs = {y};
+    if (prompts.defined()) inputs.push_back(prompts);
+    y = pass.block(*blocks_[i], inputs, [block = blocks_[i], from, to](const Pass& p, const std::vector<Variable>& in) {
+      return block->rows(p, in[0], in.size() > 1 ? in[1] : Variable{}, from, to);
+    });
   }
   if (shape_.pool == TokenPool::average) y = mean(y, {1});
   return head_->forward(pass, reshape(norm_->forward(pass, y), {y.extent(0), width}));

@@ -7,6 +7,7 @@
 
 #include "engine/parallel.h"
 #include "engine/progress.h"
+#include "engine/recompute.h"
 #include "training/gradient.h"
 
 namespace fastntk {
@@ -52,32 +53,47 @@ void check_inputs(const Module& model, const Subset& subset, const Tensor& input
   require(subset.size() > 0, "a Jacobian in no parameters");
 }
 
+// Of one sample's tape.
+struct Sizes {
+  int64_t outputs = 0, largest = 0;  // logits; elements of the largest value
+  double saved = 0;                  // bytes, with those of a block that runs again
+};
+Sizes sizes_of(const Module& model, const Subset& subset, const Tensor& sample, bool recompute) {
+  Tape tape;
+  Pass pass = Pass::per_sample(model, subset, tape, 1);
+  pass.set_recompute(recompute);
+  const Variable f = model.forward(pass, sample);
+  require(f.rank() == 2, "a Jacobian needs logits [N, C], the model gives {}", f.shape().str());
+  Sizes sizes{.outputs = f.extent(1), .saved = static_cast<double>(tape.saved_bytes() + recomputed_bytes(tape))};
+  for (const Record& r : tape.records()) sizes.largest = std::max(sizes.largest, r.output_shape.elements());
+  return sizes;
+}
+
 }  // namespace
 
 JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tensor& inputs,
                            const JacobianOptions& options) {
   check_inputs(model, subset, inputs);
   // One sample through the model says how large its layers are.
-  Tape tape;
-  const Pass pass = Pass::per_sample(model, subset, tape, 1);
-  const Variable f = model.forward(pass, inputs.slice(0, 0, 1));
-  require(f.rank() == 2, "a Jacobian needs logits [N, C], the model gives {}", f.shape().str());
-  int64_t largest = 0;
-  for (const Record& r : tape.records()) largest = std::max(largest, r.output_shape.elements());
-  const double layer = static_cast<double>(largest) * static_cast<double>(size_of(f.dtype()));
-  const double saved = static_cast<double>(tape.saved_bytes());
-  const double row = static_cast<double>(subset.size()) * static_cast<double>(size_of(f.dtype()));
+  const Sizes plain = sizes_of(model, subset, inputs.slice(0, 0, 1), false);
+  const double layer = static_cast<double>(plain.largest * static_cast<int64_t>(size_of(inputs.dtype())));
+  const double row = static_cast<double>(subset.size()) * static_cast<double>(size_of(inputs.dtype()));
 
   JacobianPlan plan;
-  plan.outputs = f.extent(1);
+  plan.outputs = plain.outputs;
   // At the widest point of a sweep: the cotangents of a block's input, its output, a residual and the one being made;
   // the leaves' cotangents; the rows handed out.
+  double saved = plain.saved;
   const auto bytes = [&](int64_t tile, int64_t classes) {
     const double stack = static_cast<double>(classes);
     return static_cast<double>(tile) * (saved + stack * (4 * layer + row) + static_cast<double>(plan.outputs) * row);
   };
   const int64_t least = options.tile ? std::min(options.tile, inputs.extent(0)) : 1;
   const double budget = options.memory ? static_cast<double>(options.memory) / thread_count() : 0;
+  const int64_t fewest = options.classes ? std::min(options.classes, plan.outputs) : 1;
+  plan.recompute = options.recompute == Recompute::always ||
+                   (options.recompute == Recompute::automatic && budget > 0 && bytes(least, fewest) > budget);
+  if (plan.recompute) saved = sizes_of(model, subset, inputs.slice(0, 0, 1), true).saved;
   plan.classes = options.classes ? std::min(options.classes, plan.outputs) : std::min<int64_t>(plan.outputs, 16);
   if (budget > 0 && !options.classes)
     while (plan.classes > 1 && bytes(least, plan.classes) > budget) plan.classes = (plan.classes + 1) / 2;
@@ -90,7 +106,7 @@ JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tens
   plan.tile = std::min(plan.tile, inputs.extent(0));
   plan.bytes_per_thread = static_cast<size_t>(bytes(plan.tile, plan.classes));
   // A tile or a number of classes that was asked for is kept.
-  const double smallest = std::ceil(bytes(least, options.classes ? plan.classes : 1) * thread_count());
+  const double smallest = std::ceil(bytes(least, fewest) * thread_count());
   if (budget > 0 && bytes(plan.tile, plan.classes) > budget)
     throw UsageError(fmt::format(
         "a Jacobian of this model does not fit into {} on {} threads; the smallest budget that does is {} bytes ({})",
@@ -112,7 +128,8 @@ void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inpu
     Tensor logits;
     {
       Tape tape;
-      const Pass pass = Pass::per_sample(model, subset, tape, count);
+      Pass pass = Pass::per_sample(model, subset, tape, count);
+      pass.set_recompute(plan.recompute);
       const Variable f = model.forward(pass, inputs.slice(0, first, first + count));
       logits = f.value;
       if (f.active()) {

@@ -9,20 +9,26 @@
 
 namespace fastntk {
 
+enum class Recompute : uint8_t { automatic, never, always };
+
 struct JacobianOptions {
   /// Bytes that the sweeps may use on top of the model, the inputs and the result; 0: no limit. The plan adapts, the
   /// bits do not change.
   size_t memory = 0;
   int64_t tile = 0;     ///< samples per sweep; 0: chosen from the size of the layers, so that they stay in cache
   int64_t classes = 0;  ///< cotangents per sweep; 0: all, unless memory forbids
-  std::string title;    ///< of the progress lines; none if empty
+  /// Whether blocks of the model run again instead of keeping what they computed (Pass::set_recompute). `automatic`:
+  /// when a sweep of one sample and one class does not fit into `memory` otherwise.
+  Recompute recompute = Recompute::automatic;
+  std::string title;  ///< of the progress lines; none if empty
 };
 
 /// How the sweeps will run. Error naming the smallest budget that would do when `memory` is too small for one sample
 /// and class.
 struct JacobianPlan {
   int64_t tile = 1, classes = 1;
-  int64_t outputs = 0;          ///< C, logits per sample
+  int64_t outputs = 0;  ///< C, logits per sample
+  bool recompute = false;
   size_t bytes_per_thread = 0;  ///< estimate
 };
 JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tensor& inputs,

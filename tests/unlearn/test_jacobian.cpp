@@ -151,6 +151,38 @@ TEST_CASE("a memory budget that is too small is refused, and the smallest one th
   }
 }
 
+TEST_CASE("blocks run again when memory is too small for what they keep, with the same rows") {
+  const Model model = make_model({.architecture = "resnet20", .classes = 4, .channels = 1}, 1);
+  const Subset subset = choose(*model, "bn+head");
+  const Samples data = random_samples(5, {24, 24, 1}, 4, 2, DType::float32);
+  const int before = thread_count();
+  set_thread_count(1);
+  JacobianOptions options{.tile = 1, .classes = 1};
+  const auto peak = [&](Jacobian& out) {
+    const size_t live = memory_statistics().live;
+    reset_peak_memory();
+    out = jacobian(*model, subset, data.inputs, options);
+    return memory_statistics().peak - live;
+  };
+  Jacobian plain, again;
+  const size_t most = peak(plain);
+  const size_t needed = plan_jacobian(*model, subset, data.inputs, options).bytes_per_thread;
+  options.memory = needed;
+  CHECK(!plan_jacobian(*model, subset, data.inputs, options).recompute);
+  options.memory = needed - 1;
+  const JacobianPlan plan = plan_jacobian(*model, subset, data.inputs, options);
+  CHECK(plan.recompute);
+  CHECK(plan.bytes_per_thread < 7 * needed / 10);
+  const size_t less = peak(again);
+  CAPTURE(most, less, plan.bytes_per_thread);
+  CHECK(less < 3 * most / 4);
+  CHECK(same_bits(plain.rows, again.rows));
+  CHECK(same_bits(plain.logits, again.logits));
+  options.recompute = Recompute::never;
+  CHECK_THROWS_AS(plan_jacobian(*model, subset, data.inputs, options), UsageError);
+  set_thread_count(before);
+}
+
 TEST_CASE("one JVP is the product of the rows with a direction") {
   const Model model = small_resnet(DType::float64);
   const Subset subset = choose(*model, "bn+head");
