@@ -1,8 +1,8 @@
 // Blocks that run again instead of keeping what they computed: the same bits in less memory.
 #include <catch2/catch.hpp>
 
+#include "engine/ops/loss.h"
 #include "engine/ops/reduce.h"
-#include "engine/ops/softmax.h"
 #include "engine/random.h"
 #include "models/pass.h"
 #include "models/registry.h"
@@ -91,6 +91,7 @@ TEST_CASE("networks whose blocks are recomputed give the same bits in less memor
     CHECK(plain.buffers == again.buffers);  // running statistics are updated once
     CAPTURE(plain.saved, again.saved, plain.peak, again.peak);
     CHECK(again.saved < plain.saved / 2);
-    CHECK(again.peak < 8 * plain.peak / 10);
+    // Per sample, the cotangents of a stack and the rows themselves are most of the peak.
+    CHECK(again.peak < (per_sample ? plain.peak : 8 * plain.peak / 10));
   }
 }
