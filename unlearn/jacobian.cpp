@@ -13,9 +13,10 @@
 namespace fastntk {
 namespace {
 
-// Cotangents of the largest layer for a whole tile: enough samples that the weights of deep layers are read for several
-// of them, few enough that memory stays small (bench/run.sh shows both).
-constexpr double layer_bytes = 5.5 * (1 << 20);
+// Bytes of the largest layer's cotangents for a whole tile. A few samples, so that the weights of deep layers are read
+// for several of them, as long as that is not much; more only where layers are small. Larger tiles are not faster and
+// take more memory (bench/run.sh shows both).
+constexpr double few_samples = 4, few_samples_bytes = 5.5 * (1 << 20), layer_bytes = 2.2 * (1 << 20);
 constexpr int64_t derivative_tile = 4;
 
 // [K, count, C] with row k asking for class from + k of every sample.
@@ -97,10 +98,9 @@ JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tens
   plan.classes = options.classes ? std::min(options.classes, plan.outputs) : std::min<int64_t>(plan.outputs, 16);
   if (budget > 0 && !options.classes)
     while (plan.classes > 1 && bytes(least, plan.classes) > budget) plan.classes = (plan.classes + 1) / 2;
-  plan.tile =
-      options.tile
-          ? options.tile
-          : std::clamp<int64_t>(static_cast<int64_t>(layer_bytes / (layer * static_cast<double>(plan.classes))), 1, 64);
+  const double stack_bytes = layer * static_cast<double>(plan.classes);
+  const double samples = std::max(std::min(few_samples, few_samples_bytes / stack_bytes), layer_bytes / stack_bytes);
+  plan.tile = options.tile ? options.tile : std::clamp<int64_t>(static_cast<int64_t>(samples), 1, 64);
   if (budget > 0 && !options.tile)
     while (plan.tile > 1 && bytes(plan.tile, plan.classes) > budget) plan.tile /= 2;
   plan.tile = std::min(plan.tile, inputs.extent(0));
