@@ -129,10 +129,18 @@ run_tests() {
   shift
   # The thread sanitizer of GCC 12 does not start under the address randomisation of newer kernels.
   if [[ $preset == tsan ]] && setarch -R true 2> /dev/null; then run=(setarch -R "${run[@]}"); fi
-  (cd "$root" && "${run[@]}" "$@")
-  # What the tests of the ops counted: the run over all of them, and the mutation check.
-  awk '/^op tests:/ && $3 > most { most = $3; ops = $0 } /^mutation check:/ { mutations = $0 }
-       END { if (ops) print ops; if (mutations) print mutations }' "$root/build/$preset/Testing/Temporary/LastTest.log"
+  # Before ctest's closing lines: what the tests of the ops counted, the run over all of them and the mutation check. The
+  # log has its final name only when ctest ends.
+  (cd "$root" && "${run[@]}" "$@") | awk -v log_file="$root/build/$preset/Testing/Temporary/LastTest.log" '
+    function read(name,  line, fields) {
+      while ((getline line < name) > 0) {
+        if (line ~ /^op tests:/ && split(line, fields) && fields[3] + 0 > most) { most = fields[3] + 0; ops = line }
+        if (line ~ /^mutation check:/) mutations = line
+      }
+      close(name)
+    }
+    / tests passed, / { read(log_file ".tmp"); if (!ops) read(log_file); if (ops) print ops; if (mutations) print mutations }
+    { print; fflush() }'
 }
 
 # The foreign project of tests/consumer once more, with the library as a subdirectory (the tests use an installed one).
