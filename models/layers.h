@@ -52,12 +52,6 @@ class Relu final : public Module {
   Variable forward(const Pass& pass, const Variable& x) const override;
 };
 
-/// Nothing, where torch's names count a layer without parameters.
-class Identity final : public Module {
- public:
-  Variable forward(const Pass&, const Variable& x) const override { return x; }
-};
-
 class MaxPool2d final : public Module {
  public:
   explicit MaxPool2d(const Pool2dOptions& options) : options_(options) {}

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/cpu/isa/channel_affine.h"
+#include "engine/cpu/optional_operand.h"
 #include "engine/parallel.h"
 
 namespace fastntk::cpu {
@@ -10,23 +11,6 @@ namespace {
 
 const ChannelAffineLoops<float>& loops_of(float) { return FASTNTK_DISPATCH(channel_affine_table).float32; }
 const ChannelAffineLoops<double>& loops_of(double) { return FASTNTK_DISPATCH(channel_affine_table).float64; }
-
-template <class T>
-const T* data_or_null(const Tensor* t) {
-  return t ? t->data<T>() : nullptr;
-}
-template <class T>
-T* mutable_or_null(Tensor* t) {
-  return t ? t->mutable_data<T>() : nullptr;
-}
-template <class T>
-T* offset(T* p, int64_t n) {
-  return p ? p + n : p;
-}
-// Images per item, so that an item is worth a thread's attention.
-int64_t grain(int64_t elements_per_image) {
-  return std::max<int64_t>(1, (1 << 14) / std::max<int64_t>(1, elements_per_image));
-}
 
 }  // namespace
 

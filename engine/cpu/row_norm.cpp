@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/cpu/isa/row_norm.h"
+#include "engine/cpu/optional_operand.h"
 #include "engine/parallel.h"
 
 namespace fastntk::cpu {
@@ -11,22 +12,6 @@ namespace {
 const RowNormLoops<float>& loops_of(float) { return FASTNTK_DISPATCH(row_norm_table).float32; }
 const RowNormLoops<double>& loops_of(double) { return FASTNTK_DISPATCH(row_norm_table).float64; }
 
-template <class T>
-const T* data_or_null(const Tensor* t) {
-  return t ? t->data<T>() : nullptr;
-}
-template <class T>
-T* mutable_or_null(Tensor* t) {
-  return t ? t->mutable_data<T>() : nullptr;
-}
-template <class T>
-T* offset(T* p, int64_t n) {
-  return p ? p + n : p;
-}
-// Rows per item, so that an item is worth a thread's attention.
-int64_t grain(int64_t elements_per_row) {
-  return std::max<int64_t>(1, (1 << 14) / std::max<int64_t>(1, elements_per_row));
-}
 // The distance between the coefficients of one sample and the next.
 int64_t step_of(const Tensor* coefficient) {
   return coefficient && coefficient->extent(0) != 1 ? coefficient->extent(1) : 0;
