@@ -1,8 +1,8 @@
-// How fast a ResNet runs: forward, Jacobian of the batch-norm parameters, full training step. One JSON line on standard
-// output.
-//     bench_speed MODEL N WHAT THREADS [TILE]     MODEL resnet20 | resnet18c;  WHAT forward | jacobian | train; TILE
-//     samples per
-// sweep of the Jacobian, by default what the library chooses
+// How fast a network runs: forward, Jacobian of the parameters that are tuned (batch norm of a ResNet, 10 prompts of a
+// ViT), full training step. One JSON line on standard output.
+//     bench_speed MODEL N WHAT THREADS [TILE]
+// MODEL resnet20 | resnet18c | vit_base_patch32_224; WHAT forward | jacobian | train; TILE samples per sweep of the
+// Jacobian, by default what the library chooses.
 // bench/torch_peer.py does the same with PyTorch; bench/run.sh runs both in turn.
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -22,6 +22,21 @@ namespace {
 
 constexpr int64_t classes = 10, train_batch = 128;
 
+struct Case {
+  ModelConfig config;
+  int64_t side;  // of the images
+  std::string subset;
+};
+
+Case find_case(const std::string& name) {
+  if (name == "resnet20") return {{.architecture = "resnet20", .classes = classes, .channels = 1}, 28, "bn"};
+  if (name == "resnet18c")
+    return {{.architecture = "resnet18", .classes = classes, .channels = 3, .options = {{"stem", "cifar"}}}, 32, "bn"};
+  require_usage(name == "vit_base_patch32_224",
+                "the model must be resnet20, resnet18c or vit_base_patch32_224, got '{}'", name);
+  return {{.architecture = name, .classes = classes, .channels = 3, .options = {{"prompts", "10"}}}, 224, "prompt"};
+}
+
 // Runs `work` for `samples` samples after a warm-up.
 template <class Work>
 double samples_per_second(int64_t samples, Work&& work) {
@@ -32,19 +47,15 @@ double samples_per_second(int64_t samples, Work&& work) {
 }
 
 int run(const std::string& name, int64_t n, const std::string& what, int64_t tile) {
-  const bool small = name == "resnet20";
-  require_usage(small || name == "resnet18c", "the model must be resnet20 or resnet18c, got '{}'", name);
-  ModelConfig config{.architecture = small ? "resnet20" : "resnet18", .classes = classes, .channels = small ? 1 : 3};
-  if (!small) config.options["stem"] = "cifar";
+  const auto [config, side, tuned] = find_case(name);
   const Model model = make_model(config, 1);
-  const int64_t side = small ? 28 : 32;
   const Tensor x = Random(1).normal_tensor({what == "train" ? train_batch : n, side, side, config.channels});
   nlohmann::json out = {{"model", name}, {"what", what}, {"n", n}, {"threads", thread_count()}};
   const size_t before = peak_resident_bytes();
   if (what == "forward") {
     out["samples_per_second"] = samples_per_second(n, [&] { predict(*model, x); });
   } else if (what == "jacobian") {
-    const Subset subset = choose(*model, "bn");
+    const Subset subset = choose(*model, tuned);
     const size_t j_bytes = static_cast<size_t>(n * classes * subset.size()) * sizeof(float);
     Jacobian j;
     const Stopwatch clock;

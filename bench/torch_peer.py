@@ -2,8 +2,8 @@
 
     python torch_peer.py MODEL N WHAT THREADS [CHUNK]
 
-The Jacobian is computed in PyTorch's best way: batch-norm parameters expanded to [N, ...], one backward pass per class.
-Needs torch and torchvision.
+The Jacobian is computed in PyTorch's best way: batch-norm parameters, or the 10 prompts of a ViT, expanded to [N, ...],
+one backward pass per class. Needs torch, torchvision and timm.
 """
 import json
 import resource
@@ -39,7 +39,27 @@ def cifar_resnet(depth, width, classes, channels):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(cin, classes))
 
 
+class PromptedVit(torch.nn.Module):
+    """A timm ViT with 10 tokens after the class token."""
+
+    def __init__(self, name):
+        super().__init__()
+        import timm
+
+        self.vit = timm.create_model(name, num_classes=10)
+        self.prompt = torch.nn.Parameter(torch.randn(1, 10, self.vit.embed_dim) * 0.02)
+
+    def forward(self, x):
+        vit = self.vit
+        tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(x)))
+        prompt = self.prompt.expand(len(x), -1, -1)
+        tokens = vit.blocks(torch.cat([tokens[:, :1], prompt, tokens[:, 1:]], 1))
+        return vit.forward_head(vit.norm(tokens))
+
+
 def build(name):
+    if name.startswith("vit_"):
+        return PromptedVit(name), (3, 224, 224)
     if name == "resnet20":
         return cifar_resnet(20, 16, 10, 1), (1, 28, 28)
     import torchvision
@@ -71,9 +91,17 @@ def jacobian(model, x, chunk):
 
     for bn in norms:
         bn.forward = affine(bn)
+    prompt = getattr(model, "prompt", None)
+    if prompt is not None:
+        parameters += prompt.numel()
+        del model.prompt  # a leaf for every chunk takes its place
     out = torch.empty(len(x), 10, parameters)
     for i in range(0, len(x), chunk):
         leaves.clear()
+        if prompt is not None:
+            count = len(x[i : i + chunk])
+            model.prompt = prompt.detach().expand(count, -1, -1).clone().requires_grad_()
+            leaves.append(model.prompt)
         f = model(x[i : i + chunk])
         for c in range(10):
             g = torch.autograd.grad(f[:, c].sum(), leaves, retain_graph=c < 9)
