@@ -1,6 +1,5 @@
-// fastntk evaluate, predict, jacobian and ntk.
+// fastntk evaluate, predict and jacobian.
 #include "apps/common.h"
-#include "engine/gram.h"
 #include "engine/progress.h"
 #include "engine/safetensors.h"
 #include "unlearn/jacobian.h"
@@ -11,7 +10,7 @@ namespace {
 
 struct Flags {
   Common common;
-  InputFlags input, second;
+  InputFlags input;
   std::string model, architecture, output, subset = "bn";
 };
 
@@ -104,33 +103,6 @@ void run_jacobian(const Flags& f, const CLI::App& command) {
   finish(report, f.common);
 }
 
-void run_ntk(const Flags& f, const CLI::App& command) {
-  apply_common(f.common);
-  Report report = new_report(command);
-  const Checkpoint checkpoint = open_model(f.model, f.architecture);
-  const Subset subset = choose(*checkpoint.model, f.subset);
-  const Samples first = load_inputs(f.input, checkpoint, f.common);
-  const bool two = !f.second.input.empty() || !f.second.data.rules.empty();
-  const JacobianOptions options{.memory = parse_bytes(f.common.memory), .title = "jacobian"};
-  const Stopwatch clock;
-  const Jacobian a = jacobian(*checkpoint.model, subset, first.inputs, options);
-  Tensor kernel;
-  if (two) {
-    const Samples second = load_inputs(f.second, checkpoint, f.common);
-    kernel = dual_gram(a.rows, jacobian(*checkpoint.model, subset, second.inputs, options).rows).contiguous();
-  } else {
-    kernel = dual_gram(a.rows).dense();
-  }
-  report.results = {{"rows", static_cast<double>(kernel.extent(0))},
-                    {"columns", static_cast<double>(kernel.extent(1))},
-                    {"parameters", static_cast<double>(subset.size())},
-                    {"seconds", clock.seconds()}};
-  write_tensor(f.output, "ntk", kernel, columns(subset));
-  fmt::print("{}: Θ {} (rows and columns: sample, class; class fastest), P = {}, {}\n", f.output, kernel.describe(),
-             subset.size(), format_duration(report.results["seconds"]));
-  finish(report, f.common);
-}
-
 }  // namespace
 
 void add_evaluate(CLI::App& app) {
@@ -158,24 +130,6 @@ void add_jacobian(CLI::App& app) {
       ->capture_default_str();
   add_common(*c, f->common);
   c->callback([f, c] { run_jacobian(*f, *c); });
-}
-
-void add_ntk(CLI::App& app) {
-  auto f = std::make_shared<Flags>();
-  f->second.data.rules.clear();
-  CLI::App* const c = app.add_subcommand("ntk", "neural tangent kernel, float64 [N·C, M·C], of one or two sets");
-  add_model_flags(*c, *f, true);
-  c->add_option("--input2", f->second.input, "the second set, a tensor file; default: the first set again");
-  c->add_option("--samples2", f->second.data.rules, "the second set, samples of the data set");
-  c->add_option("--subset", f->subset, "bn, head, bias, all, joined by +, or patterns over parameter names")
-      ->capture_default_str();
-  add_common(*c, f->common);
-  c->callback([f, c] {
-    f->second.data.name = f->input.data.name;
-    f->second.data.transform = f->input.data.transform;
-    f->second.part = f->input.part;
-    run_ntk(*f, *c);
-  });
 }
 
 }  // namespace fastntk::apps

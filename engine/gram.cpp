@@ -162,6 +162,31 @@ void GramAccumulator::flush() {
   filled_ = 0;
 }
 
+// The parts of the state: counters, then the four buffers.
+size_t GramAccumulator::state_bytes() const {
+  return 2 * sizeof(int64_t) + block_.bytes() + residuals_.bytes() + matrix_.bytes() + sums_.bytes();
+}
+
+void GramAccumulator::save_state(AtomicFile& file) const {
+  const int64_t counters[2] = {rows_, filled_};
+  file.write(std::as_bytes(std::span(counters)));
+  for (const Buffer* const b : {&block_, &residuals_, &sums_}) file.write({b->as<std::byte>(), b->bytes()});
+  if (tiling_.count) file.write({reinterpret_cast<const std::byte*>(matrix_.tile(0, 0)), matrix_.bytes()});
+}
+
+void GramAccumulator::load_state(const InputFile& file, int64_t offset) {
+  int64_t counters[2] = {};
+  const auto next = [&](std::span<std::byte> to) {
+    file.read(offset, to);
+    offset += static_cast<int64_t>(to.size());
+  };
+  next(std::as_writable_bytes(std::span(counters)));
+  rows_ = counters[0], filled_ = counters[1];
+  require(filled_ >= 0 && filled_ < block_extent, "{}: not the state of a Gram matrix", file.path());
+  for (Buffer* const b : {&block_, &residuals_, &sums_}) next({b->as<std::byte>(), b->bytes()});
+  if (tiling_.count) next({reinterpret_cast<std::byte*>(matrix_.tile(0, 0)), matrix_.bytes()});
+}
+
 Gram GramAccumulator::finish() && {
   if (filled_ > 0) {
     for (int64_t tile = 0; tile < tiling_.count; tile++) {

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 
+#include "engine/file.h"
 #include "engine/symmetric.h"
 
 namespace fastntk {
@@ -24,6 +25,11 @@ class GramAccumulator {
   /// order (undefined if R is 0). Error naming row and column of a NaN or infinity; the accumulator is of no use after
   /// it.
   void add(const Tensor& rows, const Tensor& residuals = {});
+  /// What was added so far, to a file and back into an accumulator of the same sizes: going on from there gives the
+  /// bits of not having stopped.
+  size_t state_bytes() const;
+  void save_state(AtomicFile& file) const;
+  void load_state(const InputFile& file, int64_t offset);
   /// Closes the last block and hands out the result; the accumulator is empty afterwards.
   Gram finish() &&;
 

@@ -187,26 +187,42 @@ Tensor load_npy(const std::string& path) {
   return tensor.permute(reversed).contiguous();
 }
 
-void save_npy(const std::string& path, const Tensor& tensor) {
-  require(tensor.defined(), "cannot write {}: the tensor is undefined", path);
+NpyWriter::NpyWriter(const std::string& path, DType dtype, const Shape& shape)
+    : file_(path), dtype_(dtype), missing_(shape.elements()) {
   const auto type =
-      std::find_if(type_names.begin(), type_names.end(), [&](const TypeName& t) { return t.dtype == tensor.dtype(); });
-  std::string shape;
-  for (const int64_t extent : tensor.shape()) shape += (shape.empty() ? "" : ", ") + std::to_string(extent);
-  if (tensor.rank() == 1) shape += ",";
-  std::string header = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", type->name, shape);
+      std::find_if(type_names.begin(), type_names.end(), [&](const TypeName& t) { return t.dtype == dtype; });
+  std::string extents;
+  for (const int64_t extent : shape) extents += (extents.empty() ? "" : ", ") + std::to_string(extent);
+  if (shape.rank() == 1) extents += ",";
+  std::string header = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", type->name, extents);
   constexpr size_t start = 10;
   while ((start + header.size() + 1) % data_alignment != 0) header += ' ';
   header += '\n';
 
-  AtomicFile file(path);
-  file.write(magic);
+  file_.write(magic);
   const auto length = static_cast<uint16_t>(header.size());
   const std::array<uint8_t, 4> rest{1, 0, static_cast<uint8_t>(length & 255), static_cast<uint8_t>(length >> 8)};
-  file.write(std::as_bytes(std::span(rest)));
-  file.write(header);
-  file.write(bytes_of(tensor.contiguous()));
-  file.commit();
+  file_.write(std::as_bytes(std::span(rest)));
+  file_.write(header);
+}
+
+void NpyWriter::append(const Tensor& part) {
+  require(part.dtype() == dtype_ && part.elements() <= missing_, "{}: {} does not fit where {} elements of {} are left",
+          file_.path(), part.describe(), missing_, name_of(dtype_));
+  missing_ -= part.elements();
+  file_.write(bytes_of(part.contiguous()));
+}
+
+void NpyWriter::commit() {
+  require(missing_ == 0, "{}: {} elements were not written", file_.path(), missing_);
+  file_.commit();
+}
+
+void save_npy(const std::string& path, const Tensor& tensor) {
+  require(tensor.defined(), "cannot write {}: the tensor is undefined", path);
+  NpyWriter writer(path, tensor.dtype(), tensor.shape());
+  writer.append(tensor);
+  writer.commit();
 }
 
 }  // namespace fastntk

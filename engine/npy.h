@@ -2,6 +2,7 @@
 #pragma once
 #include <string>
 
+#include "engine/file.h"
 #include "engine/tensor.h"
 
 namespace fastntk {
@@ -12,5 +13,20 @@ namespace fastntk {
 Tensor load_npy(const std::string& path);
 /// Writes a .npy file (version 1, C order) atomically.
 void save_npy(const std::string& path, const Tensor& tensor);
+
+/// Writes an array that need never be in memory as a whole.
+class NpyWriter {
+ public:
+  NpyWriter(const std::string& path, DType dtype, const Shape& shape);
+  /// The next elements, row-major.
+  void append(const Tensor& part);
+  /// Gives the file its name; an Error if elements are missing.
+  void commit();
+
+ private:
+  AtomicFile file_;
+  DType dtype_;
+  int64_t missing_;
+};
 
 }  // namespace fastntk

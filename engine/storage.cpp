@@ -120,6 +120,8 @@ MemoryStatistics memory_statistics() { return cache().statistics(); }
 void reset_peak_memory() { cache().reset_peak(); }
 void release_cached_memory() { cache().release(); }
 
+size_t allocated_bytes(size_t bytes) { return bucket_size(bytes); }
+
 size_t peak_resident_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);

@@ -27,6 +27,9 @@ void release_cached_memory();
 /// The operating system's high-water mark of this process's resident memory, in bytes.
 size_t peak_resident_bytes();
 
+/// What the cache takes, and counts, for a block of this many bytes: at most a quarter more.
+size_t allocated_bytes(size_t bytes);
+
 /// Raw bytes, 64-byte aligned, uninitialised, counted by memory_statistics(). For scratch space inside kernels.
 class Buffer {
  public:

@@ -52,6 +52,7 @@ Linear::Linear(int64_t in, int64_t out)
 
 Variable Linear::forward(const Pass& pass, const Variable& x) const {
   const Variable weight = pass.parameter(weight_), bias = pass.parameter(bias_);
+  pass.saw_linear(weight_, x);
   if (x.rank() == 2) {
     const Variable y = linear(reshape(x, {x.extent(0), 1, x.extent(1)}), weight);
     return reshape(y, {y.extent(0), y.extent(2)}) + bias;

@@ -46,6 +46,16 @@ class Pass {
   /// The variables of the subset, one per entry and in its order, whether or not the pass has used them.
   std::span<const Variable> leaves() const { return variables_; }
 
+  /// From now on `watcher` sees the weight and the input ([N, in] or [N, T, in]) of every Linear that this pass goes
+  /// through; again where a block runs again. The gradient of one sample in a weight that is used once, on [N, in], is
+  /// the product of its bias's gradient and this input, and need not be formed.
+  void watch_linear(std::function<void(const Parameter& weight, const Tensor& input)> watcher) {
+    watcher_ = std::move(watcher);
+  }
+  void saw_linear(const Parameter& weight, const Variable& input) const {
+    if (watcher_) watcher_(weight, input.value);
+  }
+
   /// With `on`, blocks keep only their inputs and run again when the tape is applied (engine/recompute.h): less memory,
   /// up to one more forward pass per application, the same bits.
   void set_recompute(bool on) { recompute_ = on; }
@@ -63,6 +73,7 @@ class Pass {
   std::unordered_map<const Module*, uint64_t> stream_;
   std::vector<Variable> variables_;
   std::unordered_map<const Parameter*, size_t> position_;
+  std::function<void(const Parameter&, const Tensor&)> watcher_;
   bool recompute_ = false, first_run_ = true;
 };
 

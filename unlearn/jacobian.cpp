@@ -59,9 +59,16 @@ struct Sizes {
   int64_t outputs = 0, largest = 0;  // logits; elements of the largest value
   double saved = 0;                  // bytes, with those of a block that runs again
 };
-Sizes sizes_of(const Module& model, const Subset& subset, const Tensor& sample, bool recompute) {
+
+Pass make_pass(const Module& model, const Subset& subset, const JacobianOptions& options, Tape& tape, int64_t first,
+               int64_t count) {
+  return options.pass ? options.pass(tape, first, count) : Pass::per_sample(model, subset, tape, count);
+}
+
+Sizes sizes_of(const Module& model, const Subset& subset, const Tensor& sample, const JacobianOptions& options,
+               bool recompute) {
   Tape tape;
-  Pass pass = Pass::per_sample(model, subset, tape, 1);
+  Pass pass = make_pass(model, subset, options, tape, 0, 1);
   pass.set_recompute(recompute);
   const Variable f = model.forward(pass, sample);
   require(f.rank() == 2, "a Jacobian needs logits [N, C], the model gives {}", f.shape().str());
@@ -76,12 +83,14 @@ JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tens
                            const JacobianOptions& options) {
   check_inputs(model, subset, inputs);
   // One sample through the model says how large its layers are.
-  const Sizes plain = sizes_of(model, subset, inputs.slice(0, 0, 1), false);
+  const Sizes plain = sizes_of(model, subset, inputs.slice(0, 0, 1), options, false);
   const double layer = static_cast<double>(plain.largest * static_cast<int64_t>(size_of(inputs.dtype())));
   const double row = static_cast<double>(subset.size()) * static_cast<double>(size_of(inputs.dtype()));
 
   JacobianPlan plan;
-  plan.outputs = plain.outputs;
+  require(options.outputs >= 0 && options.outputs <= plain.outputs, "rows for {} of {} logits", options.outputs,
+          plain.outputs);
+  plan.outputs = options.outputs ? options.outputs : plain.outputs;
   // At the widest point of a sweep: the cotangents of a block's input, its output, a residual and the one being made;
   // the leaves' cotangents; the rows handed out.
   double saved = plain.saved;
@@ -94,7 +103,7 @@ JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tens
   const int64_t fewest = options.classes ? std::min(options.classes, plan.outputs) : 1;
   plan.recompute = options.recompute == Recompute::always ||
                    (options.recompute == Recompute::automatic && budget > 0 && bytes(least, fewest) > budget);
-  if (plan.recompute) saved = sizes_of(model, subset, inputs.slice(0, 0, 1), true).saved;
+  if (plan.recompute) saved = sizes_of(model, subset, inputs.slice(0, 0, 1), options, true).saved;
   plan.classes = options.classes ? std::min(options.classes, plan.outputs) : std::min<int64_t>(plan.outputs, 16);
   if (budget > 0 && !options.classes)
     while (plan.classes > 1 && bytes(least, plan.classes) > budget) plan.classes = (plan.classes + 1) / 2;
@@ -128,14 +137,15 @@ void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inpu
     Tensor logits;
     {
       Tape tape;
-      Pass pass = Pass::per_sample(model, subset, tape, count);
+      Pass pass = make_pass(model, subset, options, tape, first, count);
       pass.set_recompute(plan.recompute);
       const Variable f = model.forward(pass, inputs.slice(0, first, first + count));
       logits = f.value;
       if (f.active()) {
         for (int64_t from = 0; from < C; from += plan.classes) {
           const int64_t to = std::min(C, from + plan.classes);
-          const auto cotangents = tape.vjp(f, class_cotangents(from, to, count, C, f.dtype()), pass.leaves());
+          const auto cotangents = tape.vjp(f, class_cotangents(from, to, count, f.extent(1), f.dtype()),
+                                           pass.leaves().first(subset.entries.size()));
           for (size_t k = 0; k < cotangents.size(); k++) store(cotangents[k], subset.entries[k], from, rows);
         }
       } else {
@@ -151,7 +161,8 @@ Jacobian jacobian(const Module& model, const Subset& subset, const Tensor& input
   check_inputs(model, subset, inputs);
   const int64_t n = inputs.extent(0);
   const int64_t C = model.forward(Pass(Mode::eval), inputs.slice(0, 0, 1)).extent(1);
-  Jacobian out{Tensor({n, C}, inputs.dtype()), Tensor({n, C, subset.size()}, inputs.dtype())};
+  Jacobian out{Tensor({n, C}, inputs.dtype()),
+               Tensor({n, options.outputs ? options.outputs : C, subset.size()}, inputs.dtype())};
   jacobian_rows(model, subset, inputs, options, [&](int64_t first, const Tensor& logits, const Tensor& rows) {
     out.logits.slice(0, first, first + logits.extent(0)).copy_from(logits);
     out.rows.slice(0, first, first + rows.extent(0)).copy_from(rows);

@@ -1,0 +1,258 @@
+// The kernel as a primitive: one value however it is computed, within the predicted memory, and resumable.
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <set>
+
+#include "engine/parallel.h"
+#include "small_models.h"
+#include "temporary_folder.h"
+#include "unlearn/ntk.h"
+
+using namespace fastntk;
+
+namespace {
+
+// A small convolutional network with batch norm: no linear layer but its classifier.
+struct Network {
+  Model model = make_model({.architecture = "convnet", .classes = 3, .channels = 1, .options = {{"width", "4"}}}, 5);
+  Tensor inputs = Random(6).normal_tensor({70, 8, 8, 1});
+  Tensor others = Random(7).normal_tensor({41, 8, 8, 1});
+};
+
+double relative_difference(const Tensor& a, const Tensor& b) {
+  REQUIRE(a.shape() == b.shape());
+  const auto x = a.to_vector<double>(), y = b.to_vector<double>();
+  double difference = 0, size = 0;
+  for (size_t i = 0; i < x.size(); i++) difference += (x[i] - y[i]) * (x[i] - y[i]), size += y[i] * y[i];
+  return std::sqrt(difference / size);
+}
+
+struct Stop {};
+
+}  // namespace
+
+TEST_CASE("a kernel without factored layers has the bits of dual_gram, in every representation and budget", "[ntk]") {
+  const Network net;
+  const Subset subset = choose(*net.model, "bn+conv2.weight");
+  const Tensor ja = jacobian(*net.model, subset, net.inputs).rows, jb = jacobian(*net.model, subset, net.others).rows;
+  const Tensor own = dual_gram(ja).dense(), block = dual_gram(ja, jb).contiguous();
+  CHECK(same_bits(ntk(*net.model, subset, net.inputs).dense(), own));
+  CHECK(same_bits(ntk(*net.model, subset, net.inputs, net.others).dense(), block));
+
+  const TemporaryFolder folder;
+  const std::string progress = folder.path() + "/kernel.partial";
+  for (const auto representation : {NtkRepresentation::dual, NtkRepresentation::thin_file})
+    for (const bool two : {false, true}) {
+      const Tensor second = two ? net.others : Tensor();
+      NtkOptions options{.representation = representation, .memory = size_t{1} << 40, .progress = progress};
+      NtkProblem problem = NtkComputation(*net.model, subset, net.inputs, second, options).problem();
+      problem.memory = 1;
+      size_t least = 0;
+      try {
+        plan_ntk(problem, representation);
+      } catch (const UsageError& e) {
+        const std::string text = e.what();
+        least = std::stoul(text.substr(text.find("does is ") + 8));
+      }
+      REQUIRE(least > 1);
+      options.memory = least;
+      NtkComputation computation(*net.model, subset, net.inputs, second, options);
+      CHECK(computation.choice().plan.resident_tiles < computation.kernel().row_tiling().count + 1);
+      CHECK(same_bits(NtkComputation(*net.model, subset, net.inputs, second, options).kernel().dense(),
+                      two ? block : own));
+      CHECK(!std::filesystem::exists(progress));
+      options.memory = least / 2;
+      CHECK_THROWS_WITH(NtkComputation(*net.model, subset, net.inputs, second, options),
+                        Catch::Contains("the smallest budget that does is"));
+    }
+}
+
+TEST_CASE("a kernel computed in one thread or three has the same bits", "[ntk]") {
+  const Network net;
+  const Subset subset = choose(*net.model, "all");
+  const int before = thread_count();
+  set_thread_count(1);
+  const Tensor one = ntk(*net.model, subset, net.inputs).dense();
+  set_thread_count(3);
+  const Tensor three = ntk(*net.model, subset, net.inputs).dense();
+  set_thread_count(before);
+  CHECK(same_bits(one, three));
+}
+
+TEST_CASE("linear layers in factors give the kernel of their rows, also in its class average", "[ntk]") {
+  const Model model = make_model({.architecture = "mlp",
+                                  .classes = 5,
+                                  .channels = 1,
+                                  .image_height = 7,
+                                  .image_width = 7,
+                                  .options = {{"hidden", "33,20"}}},
+                                 2);
+  model->to(DType::float64);
+  const Tensor a = Random(3).normal_tensor({67, 7, 7, 1}, DType::float64),
+               b = Random(4).normal_tensor({30, 7, 7, 1}, DType::float64);
+  for (const char* const specification : {"all", "head", "layers.1.weight", "layers.0.weight+fc.bias"}) {
+    const Subset subset = choose(*model, specification);
+    const Tensor ja = jacobian(*model, subset, a).rows, jb = jacobian(*model, subset, b).rows;
+    CHECK(plan_rows(*model, subset, a, true).dense < subset.size());
+    CHECK(relative_difference(ntk(*model, subset, a).dense(), dual_gram(ja).dense()) < 1e-13);
+    CHECK(relative_difference(ntk(*model, subset, a, b).dense(), dual_gram(ja, jb).contiguous()) < 1e-13);
+    // The class average is the kernel of the rows laid end to end.
+    Tensor average = dual_gram(ja.reshape({67, 5 * subset.size()}), jb.reshape({30, 5 * subset.size()})).contiguous();
+    for (int64_t i = 0; i < average.elements(); i++) average.mutable_data<double>()[i] /= 5;
+    CHECK(relative_difference(ntk(*model, subset, a, b, {.trace = true}).dense(), average) < 1e-13);
+  }
+}
+
+TEST_CASE("kernels of disjoint parts of a subset add up", "[ntk]") {
+  const Network net;
+  net.model->to(DType::float64);
+  const Tensor inputs = net.inputs.to(DType::float64), others = net.others.to(DType::float64);
+  Tensor sum;
+  for (const char* const part : {"bn", "conv1.*+conv2.*", "conv3.weight", "head"}) {
+    const Tensor kernel = ntk(*net.model, choose(*net.model, part), inputs, others).dense();
+    if (!sum.defined()) sum = Tensor::zeros(kernel.shape(), DType::float64);
+    for (int64_t i = 0; i < sum.elements(); i++) sum.mutable_data<double>()[i] += kernel.data<double>()[i];
+  }
+  CHECK(relative_difference(ntk(*net.model, choose(*net.model, "all"), inputs, others).dense(), sum) < 1e-13);
+}
+
+TEST_CASE("an interrupted kernel goes on where it was and ends in the same bits", "[ntk]") {
+  const Network net;
+  const Subset subset = choose(*net.model, "all");
+  const Tensor inputs = Random(8).normal_tensor({600, 8, 8, 1});  // 1,800 rows, 36 tiles
+  const Tensor expected = ntk(*net.model, subset, inputs).dense();
+  const TemporaryFolder folder;
+  const std::string progress = folder.path() + "/kernel.partial";
+  NtkOptions options{.representation = NtkRepresentation::dual, .memory = size_t{30} << 20, .progress = progress};
+  int steps = 0;
+  options.on_step = [&] {
+    if (++steps == 2) throw Stop{};
+  };
+  NtkComputation first(*net.model, subset, inputs, {}, options);
+  INFO(first.choice().str());
+  CHECK_THROWS_AS(first.kernel(), Stop);
+  REQUIRE(std::filesystem::exists(progress));
+  // Killed in the middle of a write: the last piece is not whole.
+  std::filesystem::resize_file(progress, std::filesystem::file_size(progress) - 1000);
+  options.on_step = {};
+  NtkComputation second(*net.model, subset, inputs, {}, options);
+  CHECK(same_bits(second.kernel().dense(), expected));
+  CHECK(second.resumed() > 0);
+  CHECK(!std::filesystem::exists(progress));
+
+  // What another computation left begins anew.
+  steps = 0;
+  options.on_step = [&] {
+    if (++steps == 2) throw Stop{};
+  };
+  CHECK_THROWS_AS(NtkComputation(*net.model, subset, Random(11).normal_tensor(inputs.shape()), {}, options).kernel(),
+                  Stop);
+  options.on_step = {};
+  NtkComputation third(*net.model, subset, inputs, {}, options);
+  CHECK(same_bits(third.kernel().dense(), expected));
+  CHECK(third.resumed() == 0);
+}
+
+TEST_CASE("an interrupted primal Gram matrix goes on where it was and ends in the same bits", "[ntk]") {
+  const Network net;
+  const Subset subset = choose(*net.model, "bn+head");
+  const Tensor targets = Random(9).normal_tensor({70, 3}, DType::float64);
+  const TemporaryFolder folder;
+  NtkOptions options{.purpose = NtkPurpose::spectrum, .representation = NtkRepresentation::primal};
+  const Gram expected = NtkComputation(*net.model, subset, net.inputs, {}, options).gram(targets);
+  CHECK(relative_difference(expected.matrix.dense(), [&] {
+          GramAccumulator sums(subset.size(), 1);
+          sums.add(jacobian(*net.model, subset, net.inputs).rows, targets);
+          return std::move(sums).finish().matrix.dense();
+        }()) == 0);
+  options.progress = folder.path() + "/gram.partial";
+  const int before = thread_count();
+  set_thread_count(1);  // smaller groups, so that there is something to interrupt
+  int steps = 0;
+  options.on_step = [&] {
+    if (++steps == 1) throw Stop{};
+  };
+  NtkComputation first(*net.model, subset, net.inputs, {}, options);
+  const int64_t group = first.problem().sweep_samples;
+  INFO("groups of " << group);
+  if (group < 70) {
+    CHECK_THROWS_AS(first.gram(targets), Stop);
+    CHECK(std::filesystem::exists(options.progress));
+    set_thread_count(before);
+    options.on_step = {};
+    NtkComputation second(*net.model, subset, net.inputs, {}, options);
+    const Gram again = second.gram(targets);
+    CHECK(second.resumed() == group);
+    CHECK(same_bits(again.matrix.dense(), expected.matrix.dense()));
+    CHECK(same_bits(again.right_hand_side, expected.right_hand_side));
+    CHECK(!std::filesystem::exists(options.progress));
+  }
+  set_thread_count(before);
+}
+
+TEST_CASE("the predicted memory is the allocator's peak within a tenth", "[ntk]") {
+  const Network net;
+  const Tensor inputs = Random(8).normal_tensor({500, 8, 8, 1});
+  const TemporaryFolder folder;
+  const auto check = [&](const char* specification, NtkOptions options) {
+    const Subset subset = choose(*net.model, specification);
+    NtkComputation computation(*net.model, subset, inputs, {}, options);
+    INFO(specification << "\n" << computation.choice().str());
+    const size_t before = memory_statistics().live;
+    reset_peak_memory();
+    const bool primal = computation.choice().plan.representation == NtkRepresentation::primal;
+    if (primal)
+      computation.gram();
+    else
+      computation.kernel();
+    const auto peak = static_cast<double>(memory_statistics().peak - before);
+    CHECK(peak <= 1.1 * computation.choice().plan.bytes);
+    CHECK(peak >= 0.9 * computation.choice().plan.bytes);
+    if (options.memory) CHECK(peak <= 1.1 * static_cast<double>(options.memory));
+  };
+  const std::string progress = folder.path() + "/partial";
+  check("all", {.representation = NtkRepresentation::thin});
+  check("all", {.representation = NtkRepresentation::dual, .memory = size_t{24} << 20});
+  check("all", {.representation = NtkRepresentation::dual, .memory = size_t{32} << 20});
+  check("all", {.representation = NtkRepresentation::thin_file, .memory = size_t{24} << 20, .progress = progress});
+  check("all", {.purpose = NtkPurpose::solve, .representation = NtkRepresentation::primal});
+}
+
+TEST_CASE("the planner takes what is fastest within the budget and says why", "[ntk]") {
+  NtkProblem p{.purpose = NtkPurpose::spectrum,
+               .samples = 5000,
+               .rows = 10,
+               .columns = 9600,
+               .forward_flops = 1e9,
+               .sweep_bytes = 50 << 20,
+               .sweep_samples = 16,
+               .threads = 2};
+  CHECK(plan_ntk(p).plan.representation == NtkRepresentation::primal);
+  p.samples = 500, p.rows = 1;
+  CHECK(plan_ntk(p).plan.representation == NtkRepresentation::thin);
+  p.purpose = NtkPurpose::block, p.rows = 10, p.columns = 100'000;
+  CHECK(plan_ntk(p).plan.representation == NtkRepresentation::thin);
+  p.memory = size_t{1} << 30;  // J alone has 1.9 GiB
+  CHECK(plan_ntk(p).plan.representation == NtkRepresentation::thin_file);
+  p.file = false;
+  const NtkChoice dual = plan_ntk(p);
+  CHECK(dual.plan.representation == NtkRepresentation::dual);
+  CHECK(dual.plan.row_passes > 1);
+  CHECK(dual.plan.bytes <= static_cast<double>(p.memory));
+  CHECK_THAT(dual.str(), Catch::Contains("chosen") && Catch::Contains("thin needs"));
+  CHECK_THROWS_WITH(plan_ntk(p, NtkRepresentation::primal), Catch::Contains("does not show the elements"));
+  CHECK_THROWS_AS(ntk_representation("thick"), UsageError);
+  // The smallest budget that is named will do.
+  p.memory = 1 << 20;
+  try {
+    plan_ntk(p);
+    FAIL("a kernel of 200 MB in one");
+  } catch (const UsageError& e) {
+    const std::string text = e.what();
+    p.memory = std::stoul(text.substr(text.find("does is ") + 8));
+    CHECK(plan_ntk(p).plan.bytes <= static_cast<double>(p.memory));
+  }
+  p.purpose = NtkPurpose::solve, p.samples = 100'000, p.columns = 1'000'000, p.vectors = 1;
+  p.memory = size_t{1} << 30;
+  CHECK(plan_ntk(p).plan.representation == NtkRepresentation::matrix_free);
+}

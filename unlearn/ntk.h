@@ -1,0 +1,69 @@
+// The empirical neural tangent kernel of a parameter subset, Θ = J J'ᵀ, within a budget of memory, with a plan that
+// says beforehand what it will take, and resumable (docs/ntk.md).
+#pragma once
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "engine/gram.h"
+#include "unlearn/ntk_kernel.h"
+#include "unlearn/ntk_plan.h"
+#include "unlearn/ntk_progress.h"
+
+namespace fastntk {
+
+struct NtkOptions {
+  NtkPurpose purpose = NtkPurpose::block;
+  NtkRepresentation representation = NtkRepresentation::automatic;
+  /// Bytes that the computation may take beside model and inputs; 0: no limit. Changes no bit of Θ.
+  size_t memory = 0;
+  /// The class average (1/C) Σ_c ⟨J_c, J'_c⟩, one row per sample, in the place of all C × C blocks.
+  bool trace = false;
+  /// Linear layers used once per sample in factors (unlearn/ntk_rows.h): faster, other rounding.
+  bool factored = true;
+  int64_t vectors = 0, iterations = 100;  ///< of iterative methods, for the plan (NtkProblem)
+  /// A file that remembers what is done, so that a run after an interruption goes on and ends in the same bits; removed
+  /// at the end. None if empty; rows then go to no file either.
+  std::string progress;
+  std::string title;              ///< of the progress lines; none if empty
+  std::function<void()> on_step;  ///< called between steps; may throw
+};
+
+/// A kernel that is going to be computed. Model and inputs must outlive it.
+class NtkComputation {
+ public:
+  /// Plans. inputs [n, …]; `second` undefined: of one set with itself. UsageError where no plan fits the budget.
+  NtkComputation(const Module& model, Subset subset, Tensor inputs, Tensor second, NtkOptions options);
+  const NtkChoice& choice() const { return choice_; }
+  const NtkProblem& problem() const { return problem_; }
+  /// Θ; for plans that are not primal or matrix-free.
+  NtkKernel kernel();
+  /// JᵀJ and Jᵀ targets, targets [n, C] or undefined; for primal plans.
+  Gram gram(const Tensor& targets = {});
+  /// Tiles, or samples of a primal plan, that an earlier run had left.
+  int64_t resumed() const { return resumed_; }
+
+ private:
+  std::string key() const;
+  void load(const Tensor& inputs, int64_t tile_from, int64_t tile_to, const Tiling& tiling, int64_t file_offset,
+            TileRows& out);
+  int64_t row_bytes() const;
+
+  const Module& model_;
+  Subset subset_;
+  Tensor inputs_, second_;
+  NtkOptions options_;
+  RowLayout layout_;
+  JacobianOptions sweeps_;
+  NtkProblem problem_;
+  NtkChoice choice_;
+  int64_t resumed_ = 0;
+  std::unique_ptr<ScratchFile> file_;  // of rows
+};
+
+/// Θ between two sets of inputs, or of one with itself where `second` is undefined, in one call.
+NtkKernel ntk(const Module& model, const Subset& subset, const Tensor& inputs, const Tensor& second = {},
+              NtkOptions options = {});
+
+}  // namespace fastntk

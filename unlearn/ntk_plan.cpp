@@ -1,0 +1,287 @@
+#include "unlearn/ntk_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "engine/progress.h"
+#include "engine/storage.h"
+#include "engine/tiles.h"
+
+namespace fastntk {
+namespace {
+
+constexpr std::array<std::pair<const char*, NtkRepresentation>, 6> names{{
+    {"auto", NtkRepresentation::automatic},
+    {"thin", NtkRepresentation::thin},
+    {"thin-file", NtkRepresentation::thin_file},
+    {"primal", NtkRepresentation::primal},
+    {"dual", NtkRepresentation::dual},
+    {"matrix-free", NtkRepresentation::matrix_free},
+}};
+
+constexpr double flops_per_disk_byte = 200;  // about 200 Gflop/s beside 1 GB/s
+constexpr int64_t block_columns = 256;
+
+double allocated(double bytes) {
+  return bytes <= 0 ? 0 : static_cast<double>(allocated_bytes(static_cast<size_t>(bytes)));
+}
+
+// What all candidates share.
+class Planner {
+ public:
+  explicit Planner(const NtkProblem& p)
+      : p_(p),
+        stored_rows_(p.stored_rows ? p.stored_rows : p.rows),
+        stored_(p.stored ? p.stored : p.columns),
+        product_(p.product_columns ? p.product_columns : p.columns),
+        height_(p.samples * p.rows),
+        width_((p.samples2 ? p.samples2 : p.samples) * p.rows),
+        rows_(tiling_of(height_)),
+        columns_(tiling_of(width_)),
+        all_(p.samples + p.samples2) {}
+
+  NtkPlan plan(NtkRepresentation representation) const {
+    switch (representation) {
+      case NtkRepresentation::primal:
+        return primal();
+      case NtkRepresentation::matrix_free:
+        return matrix_free();
+      default:
+        return dual(representation);
+    }
+  }
+
+ private:
+  bool symmetric() const { return p_.samples2 == 0; }
+  double sweeps(double samples) const { return samples * static_cast<double>(1 + stored_rows_) * p_.forward_flops; }
+  double row_bytes(int64_t samples) const {
+    return allocated(static_cast<double>(samples * stored_rows_ * stored_ * p_.element)) +
+           allocated(static_cast<double>(samples * p_.sample_extra * p_.element));
+  }
+  // Of a set's rows in `tiles` tiles at any place.
+  double tile_bytes(const Tiling& tiling, int64_t tiles, int64_t samples) const {
+    const int64_t most =
+        tiles >= tiling.count ? samples : std::min(samples, (tiles * tiling.extent + p_.rows - 1) / p_.rows + 1);
+    return row_bytes(most);
+  }
+  // Of what is done with a matrix of this size in the end: dsyevr, Lanczos, or a factorisation.
+  double end_flops(double n) const {
+    if (p_.purpose == NtkPurpose::spectrum) return 4.0 / 3 * n * n * n;
+    if (p_.purpose == NtkPurpose::top_eigenvalues) return 2 * n * n * static_cast<double>(p_.iterations);
+    return p_.purpose == NtkPurpose::solve ? n * n * n / 3 : 0;
+  }
+  // SymmetricMatrix of this size.
+  static double half(const Tiling& t) {
+    return allocated(8.0 * static_cast<double>(lower_tiles(t.count)) * static_cast<double>(t.extent) *
+                     static_cast<double>(t.extent));
+  }
+  static double dense(double n) { return allocated(8 * n * n); }
+  // Panels and a tile of scratch per thread, while tiles are multiplied.
+  double panels() const {
+    return static_cast<double>(p_.threads) * (2 * allocated(8.0 * Tiling::largest * block_columns) +
+                                              2 * allocated(8.0 * Tiling::largest * Tiling::largest));
+  }
+  // What comes after the matrix: its eigenvalues on a dense copy, or a factor beside it.
+  double after(const Tiling& t) const {
+    if (p_.purpose == NtkPurpose::spectrum) return dense(static_cast<double>(t.size));
+    return p_.purpose == NtkPurpose::solve ? half(t) : 0;
+  }
+
+  NtkPlan dual(NtkRepresentation representation) const {
+    NtkPlan out{.representation = representation};
+    const double kernel =
+        symmetric() ? half(rows_)
+                    : allocated(8.0 * static_cast<double>(rows_.padded()) * static_cast<double>(columns_.padded()));
+    const double work = std::max(static_cast<double>(p_.sweep_bytes), panels());
+    const double products = static_cast<double>(height_) * static_cast<double>(width_) * static_cast<double>(product_) *
+                            (symmetric() ? 1 : 2);
+    const double end = kernel + after(rows_);
+    const auto bytes = [&](int64_t resident, int64_t streamed) {
+      const double streams = streamed ? tile_bytes(columns_, streamed, symmetric() ? p_.samples : p_.samples2) : 0;
+      return std::max(end, kernel + tile_bytes(rows_, resident, p_.samples) + streams + work);
+    };
+    const double budget = p_.memory ? static_cast<double>(p_.memory) : std::numeric_limits<double>::infinity();
+    const int64_t all_streamed = symmetric() ? 0 : columns_.count;
+    const double everything = bytes(rows_.count, all_streamed);
+    out.flops = sweeps(static_cast<double>(all_)) + products + end_flops(static_cast<double>(height_));
+    if (symmetric() == false && p_.purpose != NtkPurpose::block) return refused(out, "a spectrum needs one set");
+    if (representation == NtkRepresentation::thin || everything <= budget) {
+      out.resident_tiles = rows_.count, out.streamed_tiles = all_streamed;
+      out.bytes = out.least_bytes = everything;
+      if (representation != NtkRepresentation::thin)
+        out.least_bytes = bytes(1, rows_.count > 1 || !symmetric() ? 1 : 0);
+      if (representation == NtkRepresentation::thin_file)
+        out.disk_bytes = 2 * static_cast<double>(all_ * stored_rows_ * stored_ * p_.element);
+      return out;
+    }
+    // As much resident as fits beside a stream that keeps all threads busy.
+    const int64_t busy = std::max<int64_t>(1, (p_.sweep_samples * p_.rows + columns_.extent - 1) / columns_.extent);
+    out.streamed_tiles = std::min(busy, columns_.count);
+    while (out.streamed_tiles > 1 && bytes(1, out.streamed_tiles) > budget) out.streamed_tiles--;
+    out.resident_tiles = 1;
+    while (out.resident_tiles < rows_.count && bytes(out.resident_tiles + 1, out.streamed_tiles) <= budget)
+      out.resident_tiles++;
+    out.bytes = bytes(out.resident_tiles, out.streamed_tiles);
+    out.least_bytes = bytes(1, 1);
+    // Every resident group meets all columns, or those before it.
+    double streamed = 0;
+    const int64_t extent = rows_.extent;
+    double resident_samples = 0;
+    for (int64_t from = 0; from < rows_.count; from += out.resident_tiles) {
+      const int64_t to = std::min(rows_.count, from + out.resident_tiles);
+      resident_samples += static_cast<double>(samples_of_tiles(from, to, extent, p_.rows, p_.samples).size());
+      streamed += symmetric() ? static_cast<double>(from * extent) / static_cast<double>(p_.rows)
+                              : static_cast<double>(p_.samples2);
+    }
+    const double computed = resident_samples + streamed;
+    const double per_sample = static_cast<double>(stored_rows_ * stored_ * p_.element);
+    if (representation == NtkRepresentation::thin_file) {
+      out.disk_bytes = (static_cast<double>(all_) + computed) * per_sample;
+    } else {
+      out.row_passes = computed / static_cast<double>(all_);
+      out.flops += sweeps(computed - static_cast<double>(all_));
+    }
+    return out;
+  }
+
+  NtkPlan primal() const {
+    NtkPlan out{.representation = NtkRepresentation::primal};
+    if (p_.purpose == NtkPurpose::block || p_.purpose == NtkPurpose::top_eigenvalues)
+      return refused(out, p_.purpose == NtkPurpose::block
+                              ? "JᵀJ does not show the elements of JJᵀ"
+                              : "the largest eigenvalues come from the dual or matrix-free");
+    const Tiling t = tiling_of(p_.columns);
+    const double P = static_cast<double>(p_.columns);
+    const double matrix = half(t), blocks = allocated(8.0 * static_cast<double>(t.padded()) * block_columns);
+    const double chunk =
+        allocated(static_cast<double>(std::min(p_.samples, p_.sweep_samples) * p_.rows * p_.columns * p_.element));
+    out.bytes = std::max(matrix + blocks + chunk + static_cast<double>(p_.sweep_bytes), matrix + after(t));
+    out.least_bytes = out.bytes;
+    out.flops = sweeps(static_cast<double>(p_.samples)) + static_cast<double>(height_) * P * P + end_flops(P);
+    return out;
+  }
+
+  NtkPlan matrix_free() const {
+    NtkPlan out{.representation = NtkRepresentation::matrix_free};
+    if (p_.purpose == NtkPurpose::block || p_.purpose == NtkPurpose::spectrum)
+      return refused(out, p_.purpose == NtkPurpose::block ? "products with Θ do not show its elements"
+                                                          : "products with Θ give the largest eigenvalues only");
+    const double P = static_cast<double>(p_.columns);
+    const double vectors = std::max<double>(1, static_cast<double>(p_.vectors));
+    // Lanczos keeps its basis [steps, P]; conjugate gradients four vectors for each right-hand side.
+    const double steps = static_cast<double>(p_.iterations);
+    const double kept = p_.purpose == NtkPurpose::top_eigenvalues ? steps + 3 : 4 * vectors;
+    out.bytes = out.least_bytes = allocated(8 * P * kept) + static_cast<double>(p_.sweep_bytes);
+    const double width = p_.purpose == NtkPurpose::solve ? vectors : 1;
+    out.flops = static_cast<double>(p_.samples) * p_.forward_flops * (1 + 2 * width) * steps;
+    return out;
+  }
+
+  static NtkPlan refused(NtkPlan plan, std::string why) {
+    plan.possible = false;
+    plan.obstacle = std::move(why);
+    return plan;
+  }
+
+  const NtkProblem& p_;
+  int64_t stored_rows_, stored_, product_, height_, width_;
+  Tiling rows_, columns_;
+  int64_t all_;
+};
+
+double cost(const NtkPlan& plan) { return plan.flops + flops_per_disk_byte * plan.disk_bytes; }
+
+std::string flops_text(double flops) {
+  if (flops >= 1e12) return fmt::format("{:.3g} Tflop", flops / 1e12);
+  return flops >= 1e9 ? fmt::format("{:.3g} Gflop", flops / 1e9) : fmt::format("{:.3g} Mflop", flops / 1e6);
+}
+
+}  // namespace
+
+NtkRepresentation ntk_representation(const std::string& name) {
+  std::string known;
+  for (const auto& [text, representation] : names) {
+    if (name == text) return representation;
+    known += (known.empty() ? "" : ", ") + std::string(text);
+  }
+  throw UsageError(fmt::format("there is no representation '{}'; there are {}", name, known));
+}
+
+std::string name_of(NtkRepresentation representation) {
+  for (const auto& [text, value] : names)
+    if (value == representation) return text;
+  return "?";
+}
+
+SampleRange samples_of_tiles(int64_t from, int64_t to, int64_t extent, int64_t rows_per_sample, int64_t samples) {
+  const int64_t end = std::min(to * extent, samples * rows_per_sample);
+  return {from * extent / rows_per_sample, (end + rows_per_sample - 1) / rows_per_sample};
+}
+
+std::string NtkChoice::str() const {
+  std::string out = fmt::format("{:<12} {:>10} {:>12} {:>10} {:>7}\n", "", "memory", "work", "disk", "rows");
+  for (const NtkPlan& c : candidates) {
+    if (!c.possible) {
+      out += fmt::format("{:<12} {}\n", name_of(c.representation), c.obstacle);
+      continue;
+    }
+    out += fmt::format("{:<12} {:>10} {:>12} {:>10} {:>6.2f}×{}\n", name_of(c.representation), format_bytes(c.bytes),
+                       flops_text(c.flops), c.disk_bytes > 0 ? format_bytes(c.disk_bytes) : "–", c.row_passes,
+                       c.representation == plan.representation ? "  chosen" : "");
+  }
+  return out + fmt::format("plan: {}, {} ({:.0f} bytes), {}: {}\n", name_of(plan.representation),
+                           format_bytes(plan.bytes), plan.bytes, flops_text(plan.flops), reason);
+}
+
+NtkChoice plan_ntk(const NtkProblem& problem, NtkRepresentation asked) {
+  require(problem.samples > 0 && problem.rows > 0 && problem.columns > 0,
+          "a kernel of {} samples with {} rows each in {} parameters", problem.samples, problem.rows, problem.columns);
+  const Planner planner(problem);
+  NtkChoice out;
+  const double budget = problem.memory ? static_cast<double>(problem.memory) : std::numeric_limits<double>::infinity();
+  const NtkPlan* best = nullptr;
+  double least = std::numeric_limits<double>::infinity();
+  for (const auto& [text, representation] : names) {
+    if (representation == NtkRepresentation::automatic) continue;
+    if (representation == NtkRepresentation::thin_file && !problem.file) continue;
+    out.candidates.push_back(planner.plan(representation));
+  }
+  for (const NtkPlan& c : out.candidates) {
+    if (asked != NtkRepresentation::automatic && c.representation != asked) continue;
+    require_usage(c.possible || asked == NtkRepresentation::automatic, "the representation {} will not do: {}",
+                  name_of(asked), c.obstacle);
+    if (!c.possible) continue;
+    least = std::min(least, c.least_bytes);
+    if (c.bytes > budget) continue;
+    if (!best || cost(c) < cost(*best)) best = &c;
+  }
+  require_usage(best != nullptr, "{} does not fit into {}; the smallest budget that does is {:.0f} bytes ({})",
+                asked == NtkRepresentation::automatic ? "this kernel" : "the representation " + name_of(asked),
+                format_bytes(budget), std::ceil(least), format_bytes(least));
+  out.plan = *best;
+  if (asked != NtkRepresentation::automatic) {
+    out.reason = "asked for";
+    return out;
+  }
+  std::string others;
+  for (const NtkPlan& c : out.candidates) {
+    if (c.representation == best->representation || !c.possible) continue;
+    others += others.empty() ? "" : ", ";
+    if (c.bytes > budget)
+      others += fmt::format("{} needs {}", name_of(c.representation), format_bytes(c.least_bytes));
+    else if (cost(c) > cost(*best))
+      others += fmt::format("{} takes {:.3g} times the work", name_of(c.representation), cost(c) / cost(*best));
+    else
+      others += fmt::format("{} is no faster", name_of(c.representation));
+  }
+  out.reason = fmt::format("the least work{}{}", problem.memory ? " within " + format_bytes(budget) : "",
+                           others.empty() ? "" : " (" + others + ")");
+  return out;
+}
+
+}  // namespace fastntk

@@ -1,0 +1,80 @@
+// The planner of kernel computations: which representation of Θ = J Jᵀ, where the rows of J are kept, and what that
+// takes in bytes and flops. A function of numbers alone; docs/ntk.md explains the reasoning.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace fastntk {
+
+/// How the kernel is held:
+///   thin         J in memory, and from it Θ (or products with Θ)
+///   thin_file    J in a file, read back as it is needed
+///   primal       JᵀJ [P, P], which has the eigenvalues of Θ that are not zero
+///   dual         Θ = JJᵀ, half of it where both sets are one; rows that do not fit are computed again
+///   matrix_free  neither: products with Θ by one JVP and one VJP of every batch
+enum class NtkRepresentation : uint8_t { automatic, thin, thin_file, primal, dual, matrix_free };
+/// "thin-file" and so on. UsageError listing the names for any other text.
+NtkRepresentation ntk_representation(const std::string& name);
+std::string name_of(NtkRepresentation representation);
+
+/// What is wanted of the kernel: its elements, all of its eigenvalues, its largest ones, or solutions of
+/// (JᵀJ + ρI) x = b.
+enum class NtkPurpose : uint8_t { block, spectrum, top_eigenvalues, solve };
+
+/// What the plan is made from.
+struct NtkProblem {
+  NtkPurpose purpose = NtkPurpose::block;
+  int64_t samples = 0;
+  int64_t samples2 = 0;         ///< of the second set; 0: both are the first, and Θ is symmetric
+  int64_t rows = 1;             ///< of Θ per sample: C, or 1 for the class-averaged kernel
+  int64_t columns = 0;          ///< P
+  int64_t stored_rows = 0;      ///< of J per sample; 0: `rows`
+  int64_t stored = 0;           ///< numbers of J per row that are kept; 0: P
+  int64_t product_columns = 0;  ///< multiplications for one element of Θ; 0: P
+  int64_t sample_extra = 0;     ///< further numbers that are kept per sample
+  int64_t element = 4;          ///< bytes of a number of J
+  double forward_flops = 0;     ///< F, of one sample
+  size_t sweep_bytes = 0;       ///< of all threads while they compute rows
+  int64_t sweep_samples = 1;    ///< that all threads compute at once
+  int threads = 1;
+  int64_t vectors = 0;       ///< eigenvalues (top_eigenvalues) or right-hand sides (solve) that are wanted
+  int64_t iterations = 100;  ///< guess of the steps of an iterative method
+  size_t memory = 0;         ///< bytes that may be taken; 0: no limit
+  bool file = true;          ///< whether rows may go to a file
+};
+
+/// One way to do it.
+struct NtkPlan {
+  NtkRepresentation representation = NtkRepresentation::dual;
+  bool possible = true;
+  std::string obstacle;         ///< why it is not possible
+  double bytes = 0, flops = 0;  ///< predicted: peak of the allocator beyond what is there before, and operations
+  double disk_bytes = 0;        ///< written to and read from a file of rows
+  double least_bytes = 0;       ///< the smallest budget that it would fit into
+  int64_t resident_tiles = 0, streamed_tiles = 0;  ///< tiles of rows of Θ that are in memory, and that pass by
+  double row_passes = 1;                           ///< how often a row of J is computed, on average
+};
+
+/// The choice, and what it was chosen from.
+struct NtkChoice {
+  NtkPlan plan;
+  std::vector<NtkPlan> candidates;
+  std::string reason;
+  /// A table of the candidates, and the choice.
+  std::string str() const;
+};
+
+/// The fastest plan within the budget (a byte through the disk counts as 200 operations), or the one that was asked
+/// for. UsageError naming the smallest budget that would do if none fits, or why what was asked for cannot be.
+NtkChoice plan_ntk(const NtkProblem& problem, NtkRepresentation asked = NtkRepresentation::automatic);
+
+/// Samples that the rows of tiles [from, to) of Θ belong to, as [first, last): tiles of `extent` rows end where they
+/// end, also within a sample.
+struct SampleRange {
+  int64_t first, last;
+  int64_t size() const { return last - first; }
+};
+SampleRange samples_of_tiles(int64_t from, int64_t to, int64_t extent, int64_t rows_per_sample, int64_t samples);
+
+}  // namespace fastntk

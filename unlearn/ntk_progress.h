@@ -1,0 +1,51 @@
+// What is already there of a long computation, in a file beside its result.
+#pragma once
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "engine/file.h"
+
+namespace fastntk {
+
+/// A file to which pieces are appended, each with its number and a checksum. What a killed process left behind is read
+/// up to the first piece that is not whole. Two writers at a time are refused.
+class PieceFile {
+ public:
+  /// Opens or creates. A file of another computation (`key` differs) begins anew. `found` sees every whole piece, in
+  /// order; its bytes are valid during the call.
+  PieceFile(std::string path, const std::string& key,
+            const std::function<void(int64_t index, std::span<const std::byte> bytes)>& found);
+  ~PieceFile();
+  PieceFile(const PieceFile&) = delete;
+  PieceFile& operator=(const PieceFile&) = delete;
+  void append(int64_t index, std::span<const std::byte> bytes);
+  /// Makes durable what was appended.
+  void sync();
+  /// The computation is done: removes the file.
+  void remove();
+
+ private:
+  std::string path_;
+  int descriptor_ = -1;
+};
+
+/// Bytes on disk that no one else sees: the file loses its name at once, so that nothing stays when the process ends,
+/// however it does.
+class ScratchFile {
+ public:
+  /// In the folder of `beside`.
+  explicit ScratchFile(const std::string& beside);
+  ~ScratchFile();
+  ScratchFile(const ScratchFile&) = delete;
+  ScratchFile& operator=(const ScratchFile&) = delete;
+  void write(int64_t offset, std::span<const std::byte> bytes);
+  void read(int64_t offset, std::span<std::byte> bytes) const;
+
+ private:
+  std::string path_;
+  int descriptor_ = -1;
+};
+
+}  // namespace fastntk
