@@ -56,6 +56,12 @@ class Backend {
   /// again, and what is prepared from it may be kept with its storage.
   virtual void gemm(const Tensor& a, const Tensor& b, Tensor& out, bool keep_b) const = 0;
 
+  // ---- attention: y = P v, P = softmax(α q kᵀ) by row (ops/attention.h) ----
+  struct Attention;
+  virtual void attention(const Attention& arguments) const = 0;
+  struct AttentionTransposed;
+  virtual void attention_transposed(const AttentionTransposed& arguments) const = 0;
+
   // ---- pool: x [N…, H, W, C] with any strides, out [N…, OH, OW, C] contiguous ----
   /// `where` (max pooling, may be null), shaped like `out`, receives the position y · W + x of each maximum as int64;
   /// of equal values the first in row-major order.
@@ -109,6 +115,23 @@ class Backend {
 /// The backend of a device.
 const Backend& backend(Device device);
 inline const Backend& backend_of(const Tensor& t) { return backend(t.device()); }
+
+/// q [N…, T, d], k [N…, S, d], v [N…, S, e], y [N…, T, e], S > 0. The elements of a row lie side by side, all other
+/// strides are free.
+struct Backend::Attention {
+  const Tensor &q, &k, &v;
+  double scale;
+  Tensor& y;
+};
+
+/// The transposed map at that point for a stack of cotangents [K, N…, T, e]: dq, dk, dv, shaped like q, k and v after
+/// the axis K. What is null is not computed.
+struct Backend::AttentionTransposed {
+  const Tensor &q, &k, &v;
+  double scale;
+  const Tensor& cotangent;
+  Tensor *dq = nullptr, *dk = nullptr, *dv = nullptr;
+};
 
 /// y = (x − mean) ⊙ a + b (+ residual), then max(0, ·) if `relu`. Contiguous tensors: x, y, residual [N, positions, C];
 /// mean [C]; a, b [1 or N, C].

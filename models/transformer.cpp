@@ -64,6 +64,9 @@ class Block::Attention final : public Module {
   Variable forward(const Pass& pass, const Variable& x) const override { return rows(pass, x, {}, 0, x.extent(1)); }
   Variable rows(const Pass& pass, const Variable& x, const Variable& prompts, int64_t from, int64_t to) const {
     const int64_t T = x.extent(1);
+    const double factor = 1 / std::sqrt(static_cast<double>(width_ / heads_));
+    if (!prompts.defined() && from == 0 && to == T)
+      return project_out(pass, self_attention(qkv_.forward(pass, x), heads_, factor));
     Parts parts = project(pass, x, std::min(from, T), std::min(to, T));
     if (prompts.defined()) {
       const int64_t N = x.extent(0);
@@ -73,16 +76,17 @@ class Block::Attention final : public Module {
       if (more.query.defined()) parts.query = join(parts.query, for_samples(more.query, N));
     }
     const Variable q = split(parts.query), k = split(parts.key), v = split(parts.value);
-    const double factor = 1 / std::sqrt(static_cast<double>(width_ / heads_));
     const Variable y = attention(q, k, v, factor);
-    const Variable joined = reshape(permute(y, {0, 2, 1, 3}), {y.extent(0), to - from, width_});
-    return drop_.forward(pass, proj_.forward(pass, joined));
+    return project_out(pass, reshape(permute(y, {0, 2, 1, 3}), {y.extent(0), to - from, width_}));
   }
 
  private:
   struct Parts {
     Variable query, key, value;
   };
+  Variable project_out(const Pass& pass, const Variable& heads) const {
+    return drop_.forward(pass, proj_.forward(pass, heads));
+  }
   // Keys and values of all rows of x, queries of the rows [from, to).
   Parts project(const Pass& pass, const Variable& x, int64_t from, int64_t to) const {
     const auto part = [&](const Variable& y, int64_t i) { return slice(y, -1, i * width_, (i + 1) * width_); };

@@ -1,6 +1,7 @@
 // The CPU's kernel families.
 #include "engine/backend.h"
 
+#include "engine/cpu/attention.h"
 #include "engine/cpu/channel_affine.h"
 #include "engine/cpu/contraction.h"
 #include "engine/cpu/convolution_family.h"
@@ -55,6 +56,10 @@ class CpuBackend final : public Backend {
   void row_norm_core(const RowNormCore& arguments) const override { cpu::row_norm_core(arguments); }
   void row_norm_sums(const RowNormSums& arguments) const override { cpu::row_norm_sums(arguments); }
   void gemm(const Tensor& a, const Tensor& b, Tensor& out, bool keep_b) const override { cpu::gemm(a, b, out, keep_b); }
+  void attention(const Attention& arguments) const override { cpu::attention(arguments); }
+  void attention_transposed(const AttentionTransposed& arguments) const override {
+    cpu::attention_transposed(arguments);
+  }
   void pool(PoolKind kind, const PoolShape& shape, const Tensor& x, Tensor& out, Tensor* where) const override {
     cpu::pool(kind, shape, x, out, where);
   }

@@ -4,6 +4,7 @@
 
 #include "engine/cpu/gemm.h"
 #include "engine/cpu/map.h"
+#include "engine/cpu/strided.h"
 #include "engine/parallel.h"
 
 namespace fastntk::cpu {
@@ -36,16 +37,6 @@ Tensor matrices(const Tensor& t, const Shape& batch) {
 
 // Packing costs as much as some forty rows of the product, and that of a small matrix no more than looking it up.
 bool worth_keeping(const Matrix& a, int64_t elements) { return a.rows < 512 && elements >= 4096; }
-
-// Where item `item` of the first `axes` batch axes begins.
-int64_t offset_of(const Tensor& t, int axes, int64_t item) {
-  int64_t offset = 0;
-  for (int axis = axes - 1; axis >= 0; axis--) {
-    offset += item % t.extent(axis) * t.strides()[axis];
-    item /= t.extent(axis);
-  }
-  return offset;
-}
 
 }  // namespace
 

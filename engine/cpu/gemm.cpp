@@ -30,6 +30,9 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 template <class T>
+constexpr int64_t line = 64 / sizeof(T);  // elements of a cache line
+
+template <class T>
 const GemmKernels<T>& kernels() {
   const GemmTable& table = FASTNTK_DISPATCH(gemm_table);
   if constexpr (sizeof(T) == 4)
@@ -44,24 +47,38 @@ void run_tasks(int64_t tasks, bool threads, const Body& body) {
   for (int64_t i = 0; i < tasks; i++) body(i);
 }
 
+// How the right operand of a product lies in memory.
+enum class Layout {
+  packed,    // panel by panel, as the kernels read it
+  in_place,  // row by row, and read so
+  copied,    // row by row; each task copies a block of a panel when it comes to it
+};
+
 // The right operand [k, n] of a product as the kernels take it: panels of two registers' width (the last one register
 // wide if that is enough) by blocks of depth. Packed, the blocks follow each other, and in a block its panels, each row
-// by row and padded with zeros; in place, they are parts of a row-major matrix.
+// by row and padded with zeros.
 template <class T>
 struct Panels {
   int64_t k, n;
   const T* data;
-  int64_t in_place = 0;  // distance between the rows of a matrix that is not packed
+  Layout layout = Layout::packed;
+  int64_t row_stride = 0;  // unless packed
   const GemmKernels<T>& kernel = kernels<T>();
 
   int64_t width() const { return 2 * kernel.lanes; }
   int64_t count() const { return ceil_div(n, width()); }
   int64_t columns(int64_t panel) const { return std::min(width(), n - panel * width()); }
   int64_t depth(int64_t block) const { return std::min(depth_block, k - block * depth_block); }
-  int64_t stride(int64_t panel) const { return in_place ? in_place : round_up(columns(panel), kernel.lanes); }
+  int64_t padded_columns(int64_t panel) const { return round_up(columns(panel), kernel.lanes); }
+  int64_t stride(int64_t panel) const { return layout == Layout::packed ? padded_columns(panel) : row_stride; }
   const T* at(int64_t block, int64_t panel) const {
     const int64_t row = block * depth_block, column = panel * width();
-    return data + (in_place ? row * in_place + column : row * round_up(n, kernel.lanes) + depth(block) * column);
+    return data + (layout == Layout::packed ? row * round_up(n, kernel.lanes) + depth(block) * column
+                                            : row * row_stride + column);
+  }
+  Ahead<T> lines(int64_t block, int64_t panel) const {
+    const int64_t row_lines = ceil_div(columns(panel), line<T>);
+    return {at(block, panel), depth(block) * row_lines, row_lines, stride(panel)};
   }
 };
 
@@ -107,19 +124,46 @@ void multiply_panels(bool transpose_a, int64_t m, const T* a, int64_t lda, const
     const int64_t from = task / groups * rows, height = std::min(rows, m - from);
     const int64_t first = task % groups * b.count() / groups, last = (task % groups + 1) * b.count() / groups;
     const Buffer copy = copied ? Buffer(static_cast<size_t>(height * copy_stride) * sizeof(T)) : Buffer();
+    alignas(64) T panel[depth_block * 2 * line<T>];
     for (int64_t k = 0; k < b.k; k += step) {
       const int64_t depth = std::min(step, b.k - k);
       const T* x = a + (transpose_a ? k * lda + from : from * lda + k);
+      // The next block of A: of this task, or of the next one.
+      Ahead<T> next_a;
+      if (copied && !transpose_a && (k + step < b.k || from + rows < m)) {
+        next_a.start = k + step < b.k ? x + step : a + (from + rows) * lda;
+        next_a.row_lines = ceil_div(k + step < b.k ? std::min(step, b.k - k - step) : std::min(step, b.k), line<T>);
+        next_a.stride = lda;
+        next_a.count = next_a.row_lines * (k + step < b.k ? height : std::min(rows, m - from - rows));
+      }
       if (transpose_a)
         b.kernel.transpose(depth, height, x, lda, copy.as<T>(), copy_stride);
       else if (copied)
         b.kernel.copy(height, depth, x, lda, copy.as<T>(), copy_stride);
       if (copied) x = copy.as<T>();
-      for (int64_t p = first; p < last; p++)
-        for (int64_t block = k / depth_block; block * depth_block < k + depth; block++)
+      const int64_t first_block = k / depth_block, last_block = ceil_div(k + depth, depth_block);
+      const int64_t steps = (last - first) * (last_block - first_block);
+      const int64_t rows_ahead = next_a.count / next_a.row_lines;
+      for (int64_t p = first, done = 0; p < last; p++)
+        for (int64_t block = first_block; block < last_block; block++, done++) {
+          Ahead<T> next_b;
+          if (block + 1 < last_block)
+            next_b = b.lines(block + 1, p);
+          else if (p + 1 < last)
+            next_b = b.lines(first_block, p + 1);
+          const int64_t row = rows_ahead * done / steps, end = rows_ahead * (done + 1) / steps;
+          const Ahead<T> part_of_a{next_a.start + row * next_a.stride, (end - row) * next_a.row_lines, next_a.row_lines,
+                                   next_a.stride};
+          const T* y = b.at(block, p);
+          int64_t stride = b.stride(p);
+          if (b.layout == Layout::copied) {
+            b.kernel.copy(b.depth(block), b.columns(p), y, stride, panel, b.padded_columns(p));
+            y = panel, stride = b.padded_columns(p);
+          }
           b.kernel.multiply(height, b.columns(p), b.depth(block), x + (block * depth_block - k),
-                            copied ? copy_stride : lda, b.at(block, p), b.stride(p), c + from * ldc + p * b.width(),
-                            ldc, accumulate || block > 0);
+                            copied ? copy_stride : lda, y, stride, c + from * ldc + p * b.width(), ldc,
+                            accumulate || block > 0, next_b, part_of_a);
+        }
     }
   });
 }
@@ -165,22 +209,27 @@ void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, c
   }
   if (!accumulate && turned(transpose_b, m, n)) return multiply_turned(transpose_a, m, n, k, a, lda, b, ldb, c, ldc);
   const int64_t lanes = kernels<T>().lanes, width = 2 * lanes;
-  // A packed panel pays when it serves more than one tile of rows. A last panel that ends inside a register is packed
-  // anyway.
-  const int64_t in_place = !transpose_b && m <= kernels<T>().tile_rows ? n / lanes * lanes : 0;
-  if (in_place > 0) multiply_panels(transpose_a, m, a, lda, Panels<T>{k, in_place, b, ldb}, c, ldc, accumulate);
-  if (in_place == n) return;
-
+  if (!transpose_b) {
+    // A copied panel pays when it serves more than one tile of rows. A last panel that ends inside a register is copied
+    // anyway.
+    const int64_t in_place = m <= kernels<T>().tile_rows ? n / lanes * lanes : 0;
+    if (in_place > 0)
+      multiply_panels(transpose_a, m, a, lda, Panels<T>{k, in_place, b, Layout::in_place, ldb}, c, ldc, accumulate);
+    if (in_place < n)
+      multiply_panels(transpose_a, m, a, lda, Panels<T>{k, n - in_place, b + in_place, Layout::copied, ldb},
+                      c + in_place, ldc, accumulate);
+    return;
+  }
   const int64_t k_step = std::min(k, piece_depth);
-  const int64_t n_step = std::min(n - in_place, std::max(width, piece_elements / k_step / width * width));
+  const int64_t n_step = std::min(n, std::max(width, piece_elements / k_step / width * width));
   alignas(64) T small[4096];
   const int64_t elements = packed_elements<T>(k_step, n_step);
   const Buffer large = elements > std::ssize(small) ? Buffer(static_cast<size_t>(elements) * sizeof(T)) : Buffer();
   T* const packed = elements > std::ssize(small) ? large.as<T>() : small;
-  for (int64_t j = in_place; j < n; j += n_step)
+  for (int64_t j = 0; j < n; j += n_step)
     for (int64_t l = 0; l < k; l += k_step) {
-      const T* const piece = b + (transpose_b ? j * ldb + l : l * ldb + j);
-      const Panels<T> panels = pack(transpose_b, std::min(k_step, k - l), std::min(n_step, n - j), piece, ldb, packed);
+      const Panels<T> panels =
+          pack(true, std::min(k_step, k - l), std::min(n_step, n - j), b + j * ldb + l, ldb, packed);
       multiply_panels(transpose_a, m, a + (transpose_a ? l * lda : l), lda, panels, c + j, ldc, accumulate || l > 0);
     }
 }

@@ -7,6 +7,16 @@
 
 namespace fastntk::cpu {
 
+/// Where item `item`, counted in row-major order, of the first `axes` axes begins, in elements.
+inline int64_t offset_of(const Tensor& t, int axes, int64_t item) {
+  int64_t offset = 0;
+  for (int axis = axes - 1; axis >= 0; axis--) {
+    offset += item % t.extent(axis) * t.strides()[axis];
+    item /= t.extent(axis);
+  }
+  return offset;
+}
+
 /// One shape, and the strides of `Operands` tensors over it, with as few axes as possible. At least one axis; the last
 /// is the inner loop.
 template <int Operands>

@@ -9,4 +9,9 @@ namespace fastntk {
 /// probabilities [T, S] again, once for a whole stack of cotangents.
 Variable attention(const Variable& q, const Variable& k, const Variable& v, double scale);
 
+/// The same of all heads, with query, key and value as a projection leaves them, side by side: qkv [N…, T, 3 · heads ·
+/// d], in it all queries, then keys, then values, head by head → [N…, T, heads · d]. Its cotangent is made in one
+/// piece.
+Variable self_attention(const Variable& qkv, int64_t heads, double scale);
+
 }  // namespace fastntk

@@ -207,15 +207,16 @@ TEMPLATE_TEST_CASE("the gemm kernels of every instruction set", "[gemm]", float,
         std::vector<TestType> b(static_cast<size_t>(19 * width), -1), c = problem.c0,
                                                                       alone(static_cast<size_t>(columns));
         kernel.copy(19, columns, problem.b.data(), problem.ldb, b.data(), width);
-        kernel.multiply(rows, columns, 19, problem.a.data(), problem.lda, b.data(), width, c.data(), problem.ldc, true);
+        kernel.multiply(rows, columns, 19, problem.a.data(), problem.lda, b.data(), width, c.data(), problem.ldc, true,
+                        {}, {});
         CAPTURE(name, rows, columns);
         REQUIRE(problem.error(c, true) <= 1);
-        kernel.multiply(rows, columns, 19, problem.a.data(), problem.lda, b.data(), width, c.data(), problem.ldc,
-                        false);
+        kernel.multiply(rows, columns, 19, problem.a.data(), problem.lda, b.data(), width, c.data(), problem.ldc, false,
+                        {}, {});
         REQUIRE(problem.error(c, false) <= 1);
         const int64_t last = rows - 1;
         kernel.multiply(1, columns, 19, problem.a.data() + last * problem.lda, problem.lda, b.data(), width,
-                        alone.data(), columns, false);
+                        alone.data(), columns, false, {}, {});
         REQUIRE(same_bits(alone.data(), &c[static_cast<size_t>(last * problem.ldc)], columns));
       }
     for (const int64_t rows : {1L, kernel.lanes - 1, kernel.lanes, kernel.lanes + 1})

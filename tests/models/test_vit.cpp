@@ -215,7 +215,7 @@ TEST_CASE("tuning prompts alone records nothing of the patches before the first 
   int attentions = 0;
   for (const Record& r : tape.records()) {
     CHECK(r.op->name() != "conv2d");
-    attentions += r.op->name() == "attention" || r.op->name() == "softmax";
+    attentions += r.op->name() == "attention" || r.op->name() == "self_attention";
     if (attentions > 0 || r.op->name() == "concat" || r.op->name() == "permute" || r.op->name() == "reshape") continue;
     CAPTURE(r.op->name(), r.output_shape.str());
     CHECK((r.output_shape.rank() != 3 || r.output_shape[1] <= 3 || r.op->name() == "slice"));

@@ -9,10 +9,42 @@ namespace {
 // not), 12 of 16.
 constexpr int tile_rows = vector_registers == 32 ? 12 : 6;
 
+// Steps of depth for which one cache line is fetched ahead: few enough in flight at a time that no load waits for them.
+constexpr int64_t fetch_steps = 8;
+constexpr int64_t most_lines = 64;  // for one tile, whose depth is at most 512
+
+// Walks over the lines of two ranges.
+template <class T>
+class Fetcher {
+ public:
+  Fetcher(const Ahead<T>& first, const Ahead<T>& second) : now_(first), next_(second) {}
+  int64_t left() const { return now_.count + next_.count; }
+  // The addresses of the next `count` lines; as many as there are.
+  int64_t take(int64_t count, const T** out) {
+    int64_t n = 0;
+    for (; n < count; n++) {
+      if (now_.count == 0) {
+        if (next_.count == 0) break;
+        now_ = next_, next_.count = 0, column_ = 0;
+      }
+      out[n] = now_.start + column_ * line;
+      now_.count--;
+      if (++column_ == now_.row_lines) column_ = 0, now_.start += now_.stride;
+    }
+    return n;
+  }
+
+ private:
+  static constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+  Ahead<T> now_, next_;
+  int64_t column_ = 0;
+};
+
 // One register tile: R rows by V vectors, the last vector holding only `last` elements. Every loop over accumulators
 // must be unrolled, or the compiler keeps them in memory.
 template <class T, int R, int V>
-void tile(int64_t depth, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, int64_t last, bool add) {
+__attribute__((noinline)) void tile(int64_t depth, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc,
+                                    int64_t last, bool add, const T* const* ahead) {
   constexpr int L = lanes<T>;
   Vector<T> sum[R][V];
 #pragma GCC unroll 16
@@ -22,8 +54,7 @@ void tile(int64_t depth, const T* a, int64_t lda, const T* b, int64_t ldb, T* c,
       sum[r][v] = Vector<T>{};
       __builtin_prefetch(c + r * ldc + v * L, 1);
     }
-#pragma GCC unroll 1
-  for (int64_t k = 0; k < depth; k++, b += ldb) {
+  const auto step = [&](int64_t k) __attribute__((always_inline)) {
     Vector<T> row[V];
 #pragma GCC unroll 2
     for (int v = 0; v < V; v++) row[v] = load(b + v * L);
@@ -33,7 +64,17 @@ void tile(int64_t depth, const T* a, int64_t lda, const T* b, int64_t ldb, T* c,
 #pragma GCC unroll 2
       for (int v = 0; v < V; v++) sum[r][v] += x * row[v];
     }
+    b += ldb;
+  };
+  int64_t k = 0;
+#pragma GCC unroll 1
+  for (; k + fetch_steps <= depth; k += fetch_steps) {
+    __builtin_prefetch(*ahead++, 0, 2);
+#pragma GCC unroll 8
+    for (int i = 0; i < fetch_steps; i++) step(k + i);
   }
+#pragma GCC unroll 1
+  for (; k < depth; k++) step(k);
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
@@ -48,31 +89,32 @@ void tile(int64_t depth, const T* a, int64_t lda, const T* b, int64_t ldb, T* c,
 
 template <class T, int V, int R = tile_rows>
 inline void tile_of(int64_t rows, int64_t depth, const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc,
-                    int64_t last, bool add) {
+                    int64_t last, bool add, const T* const* ahead) {
   if (rows == R)
-    tile<T, R, V>(depth, a, lda, b, ldb, c, ldc, last, add);
+    tile<T, R, V>(depth, a, lda, b, ldb, c, ldc, last, add, ahead);
   else if constexpr (R > 1)
-    tile_of<T, V, R - 1>(rows, depth, a, lda, b, ldb, c, ldc, last, add);
+    tile_of<T, V, R - 1>(rows, depth, a, lda, b, ldb, c, ldc, last, add, ahead);
 }
 
 template <class T>
 void multiply(int64_t rows, int64_t columns, int64_t depth, const T* a, int64_t lda, const T* b, int64_t ldb, T* c,
-              int64_t ldc, bool add) {
+              int64_t ldc, bool add, const Ahead<T>& first, const Ahead<T>& second) {
   constexpr int64_t L = lanes<T>;
   // Tiles of nearly equal height: a last tile of one row would wait for the latency of each multiply-add.
   const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
-  // Each tile fetches its share of the panel that follows this one into the level-2 cache.
-  constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
-  const int64_t share = tiles < 8 ? 0 : (depth * ldb / tiles + line - 1) / line * line;
+  Fetcher<T> fetcher(first, second);
+  const T* lines[most_lines];
+  const int64_t room = depth / fetch_steps;
   for (int64_t t = 0, from = 0; t < tiles; t++) {
     const int64_t height = rows / tiles + (t < rows % tiles);
     const T* const x = a + from * lda;
     T* const y = c + from * ldc;
-    for (int64_t i = 0; i < share; i += line) __builtin_prefetch(b + depth * ldb + t * share + i, 0, 2);
+    const int64_t wanted = (fetcher.left() + tiles - t - 1) / (tiles - t);
+    for (int64_t i = fetcher.take(wanted < room ? wanted : room, lines); i < room; i++) lines[i] = c;
     if (columns > L)
-      tile_of<T, 2>(height, depth, x, lda, b, ldb, y, ldc, columns - L, add);
+      tile_of<T, 2>(height, depth, x, lda, b, ldb, y, ldc, columns - L, add, lines);
     else
-      tile_of<T, 1>(height, depth, x, lda, b, ldb, y, ldc, columns, add);
+      tile_of<T, 1>(height, depth, x, lda, b, ldb, y, ldc, columns, add, lines);
     from += height;
   }
 }
