@@ -89,13 +89,16 @@ class Block::Attention final : public Module {
   }
   // Keys and values of all rows of x, queries of the rows [from, to).
   Parts project(const Pass& pass, const Variable& x, int64_t from, int64_t to) const {
-    const auto part = [&](const Variable& y, int64_t i) { return slice(y, -1, i * width_, (i + 1) * width_); };
     if (from == 0 && to == x.extent(1)) {
       const Variable y = qkv_.forward(pass, x);
-      return {part(y, 0), part(y, 1), part(y, 2)};
+      const auto part = [&](int64_t i) { return slice(y, -1, i * width_, (i + 1) * width_); };
+      return {part(0), part(1), part(2)};
     }
-    const Variable y = qkv_.features(pass, x, width_, 3 * width_);
-    return {from < to ? qkv_.features(pass, some_rows(x, from, to), 0, width_) : Variable{}, part(y, 0), part(y, 1)};
+    // One product for each: the cotangent of a part of a wider one would have to be made as wide again.
+    const auto part = [&](const Variable& rows, int64_t i) {
+      return qkv_.features(pass, rows, i * width_, (i + 1) * width_);
+    };
+    return {from < to ? part(some_rows(x, from, to), 0) : Variable{}, part(x, 1), part(x, 2)};
   }
   // [N, T, D] → [N, heads, T, D / heads]
   Variable split(const Variable& x) const {

@@ -35,8 +35,8 @@ Tensor matrices(const Tensor& t, const Shape& batch) {
   return distinct.expand(batch + distinct.shape().trailing(2));
 }
 
-// Packing costs as much as some forty rows of the product, and that of a small matrix no more than looking it up.
-bool worth_keeping(const Matrix& a, int64_t elements) { return a.rows < 512 && elements >= 4096; }
+// Packing a small matrix costs no more than looking it up.
+constexpr int64_t least_kept = 4096;
 
 }  // namespace
 
@@ -75,7 +75,7 @@ void gemm(const Tensor& a_view, const Tensor& b_view, Tensor& out, bool keep_b) 
       gemm(!A.plain(), !B.plain(), A.rows, n, k, pa + offset_of(a, axes, i), A.leading_step(),
            pb + offset_of(b, axes, i), B.leading_step(), pc + i * A.rows * n, n);
     };
-    if (items == 1 && keep_b && worth_keeping(A, n * k) && !reads_in_place(!B.plain(), A.rows, n)) {
+    if (items == 1 && keep_b && n * k >= least_kept && worth_packing(!B.plain(), A.rows, n)) {
       const auto packed = b.storage()->template derived<PackedMatrix<T>>(
           fmt::format("gemm {} {} {} {} {}", b.offset(), k, n, !B.plain(), B.leading_step()),
           [&] { return PackedMatrix<T>(!B.plain(), k, n, pb, B.leading_step()); });

@@ -23,6 +23,8 @@ constexpr int64_t piece_depth = 16 * depth_block, piece_elements = int64_t{1} <<
 constexpr int64_t copy_panels = 8;
 // The most rows of a product that is computed transposed.
 constexpr int64_t turned_rows = 512;
+// The most rows for which copying the panels of a B that is stored by rows costs a noticeable part of the product.
+constexpr int64_t copied_rows = 48;
 // Below this many multiply-adds (some ten microseconds) waking other threads does not pay.
 constexpr int64_t worth_threads = int64_t{1} << 21;
 
@@ -234,7 +236,10 @@ void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, c
     }
 }
 
-bool reads_in_place(bool transpose_b, int64_t m, int64_t n) { return turned(transpose_b, m, n); }
+bool worth_packing(bool transpose_b, int64_t m, int64_t n) {
+  return transpose_b ? m <= turned_rows && !turned(transpose_b, m, n)
+                     : m > kernels<float>().tile_rows && m <= copied_rows;
+}
 
 template <class T>
 PackedMatrix<T>::PackedMatrix(bool transposed, int64_t k, int64_t n, const T* b, int64_t ldb) : k_(k), n_(n) {

@@ -20,9 +20,9 @@ template <class T>
 void gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b,
           int64_t ldb, T* c, int64_t ldc, bool accumulate = false);
 
-/// True when gemm() reads a B of n columns where it is for products of m rows, so that packing it beforehand would save
-/// nothing.
-bool reads_in_place(bool transpose_b, int64_t m, int64_t n);
+/// Whether a B of n columns that will be multiplied again should be packed for a product of m rows: not where gemm()
+/// reads B in place or copies it at little cost, in comparison with the product.
+bool worth_packing(bool transpose_b, int64_t m, int64_t n);
 
 /// A right operand op(B) [k, n] packed once for many products, as the weights of a layer are. Gives the bits that gemm
 /// gives.
