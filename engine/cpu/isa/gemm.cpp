@@ -21,16 +21,18 @@ class Fetcher {
   int64_t left() const { return now_.count + next_.count; }
   // The addresses of the next `count` lines; as many as there are.
   int64_t take(int64_t count, const T** out) {
-    int64_t n = 0;
+    Ahead<T> now = now_;  // and not the member, which a store to `out` might change for all the compiler knows
+    int64_t n = 0, column = column_;
     for (; n < count; n++) {
-      if (now_.count == 0) {
+      if (now.count == 0) {
         if (next_.count == 0) break;
-        now_ = next_, next_.count = 0, column_ = 0;
+        now = next_, next_.count = 0, column = 0;
       }
-      out[n] = now_.start + column_ * line;
-      now_.count--;
-      if (++column_ == now_.row_lines) column_ = 0, now_.start += now_.stride;
+      out[n] = now.start + column * line;
+      now.count--;
+      if (++column == now.row_lines) column = 0, now.start += now.stride;
     }
+    now_ = now, column_ = column;
     return n;
   }
 
