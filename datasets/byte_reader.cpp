@@ -84,4 +84,17 @@ size_t ByteReader::read_compressed(std::span<std::byte> out) {
   return done;
 }
 
+void ByteReader::append_rest(std::vector<std::byte>& bytes) {
+  // In pieces, because the length of what a gzip file holds is not known before.
+  constexpr int64_t largest_piece = 1 << 20;
+  const auto piece = static_cast<size_t>(std::clamp<int64_t>(most_bytes(), 1, largest_piece));
+  for (;;) {
+    const size_t before = bytes.size();
+    bytes.resize(before + piece);
+    const size_t got = read(std::span(bytes).subspan(before));
+    bytes.resize(before + got);
+    if (got < piece) return;
+  }
+}
+
 }  // namespace fastntk

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "engine/file.h"
 
@@ -22,6 +23,8 @@ class ByteReader {
   /// Fills `out` and returns the number of bytes, which is smaller only at the end. gzip data that are cut off, damaged
   /// (their checksum is compared at their end) or followed by something else are an Error.
   size_t read(std::span<std::byte> out);
+  /// Appends everything that is left.
+  void append_rest(std::vector<std::byte>& bytes);
   /// No more bytes than this can come in all. Known before anything is read, so that a header that promises more can be
   /// refused before memory is allocated for it.
   int64_t most_bytes() const;

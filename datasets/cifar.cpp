@@ -1,6 +1,5 @@
 #include "datasets/cifar.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "datasets/byte_reader.h"
@@ -12,19 +11,6 @@ namespace {
 
 constexpr int64_t side = 32, pixels = side * side, channels = 3;
 constexpr const char* published = "https://www.cs.toronto.edu/~kriz/cifar.html, the binary version";
-
-// Everything that is left, in pieces, because the length of what a gzip file holds is not known before.
-void append_rest(ByteReader& reader, std::vector<std::byte>& bytes) {
-  constexpr int64_t largest_piece = 1 << 20;
-  const auto piece = static_cast<size_t>(std::clamp<int64_t>(reader.most_bytes(), 1, largest_piece));
-  for (;;) {
-    const size_t before = bytes.size();
-    bytes.resize(before + piece);
-    const size_t got = reader.read(std::span(bytes).subspan(before));
-    bytes.resize(before + got);
-    if (got < piece) return;
-  }
-}
 
 // [channel][pixel] → [pixel][channel]
 void interleave(const std::byte* planes, uint8_t* out) {
@@ -41,8 +27,7 @@ Dataset load_cifar_files(const std::string& name, const std::vector<std::string>
   std::vector<int64_t> classes;
   for (const std::string& path : paths) {
     const size_t start = bytes.size();
-    ByteReader reader(path);
-    append_rest(reader, bytes);
+    ByteReader(path).append_rest(bytes);
     const auto size = static_cast<int64_t>(bytes.size() - start);
     require(size > 0 && size % record == 0, "{}: {} bytes, which are not records of {} ({} and 32x32x3 pixels)", path,
             size, record, labels.bytes == 1 ? "a label" : "two labels");

@@ -11,6 +11,7 @@
 #include "datasets/idx.h"
 #include "datasets/image_folder.h"
 #include "datasets/image_list.h"
+#include "datasets/stl10.h"
 #include "datasets/svhn.h"
 #include "datasets/tensor_file.h"
 
@@ -105,6 +106,10 @@ class Registry {
          }});
     add({"cifar-100", "CIFAR-100, binary version, 32x32 RGB, 100 classes; cifar-100:superclasses has 20",
          load_cifar100_by_argument});
+    add({"stl-10", "STL-10, binary version, 96x96 RGB, 10 classes", [](const DatasetRequest& request) {
+           refuse_argument("stl-10", request);
+           return load_stl10(request.folder, request.part);
+         }});
     add({"svhn", "SVHN, cropped digits, 32x32 RGB, 10 classes", [](const DatasetRequest& request) {
            refuse_argument("svhn", request);
            return load_svhn(request.folder, request.part);

@@ -140,6 +140,9 @@ for kind, count in ((0, 1), (1, 2)):
     record = bytes([3] * count) + bytes(range(256)) * 12
     put("cifar", f"{kind}", bytes([kind]) + record)
     put("cifar", f"{kind}-gzip", bytes([kind]) + compressed(record * 2))
+pixels = compressed(bytes(3 * 96 * 96))
+for name, classes in (("plain", b"\x0a"), ("gzip", compressed(b"\x01"))):
+    put("stl10", name, bytes([len(classes)]) + classes + pixels)
 header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
 for name, zipped, last in (("plain", False, b"\0"), ("zipped", True, b"\0"), ("to-zip", False, b"\1")):
     put("mat", name, header + mat_array(b"X", [32, 32, 3, 1], 9, bytes(3072), zipped)

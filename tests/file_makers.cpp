@@ -91,6 +91,15 @@ std::string mat_header() {
   return header + std::string("\0\1IM", 4);
 }
 
+std::string stl10_images(int64_t count, int start) {
+  std::string out;
+  for (int64_t i = 0; i < count; i++)
+    for (int64_t c = 0; c < 3; c++)
+      for (int64_t x = 0; x < 96; x++)
+        for (int64_t y = 0; y < 96; y++) out += static_cast<char>(start + i + 85 * c + 3 * x + y);
+  return out;
+}
+
 std::string mat_array(const std::string& name, const std::vector<int32_t>& dims, int array_class,
                       const std::string& data, bool compressed) {
   constexpr uint32_t int8 = 1, uint8 = 2, int32 = 5, uint32 = 6, float64 = 9, matrix = 14, zipped = 15;

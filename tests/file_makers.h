@@ -17,6 +17,10 @@ std::string jpeg_bytes(const std::vector<uint8_t>& pixels, int64_t height, int64
 /// A record of CIFAR-10 (one label) or CIFAR-100 (two): pixel p of channel c is (start + p + 85 c) mod 256.
 std::string cifar_record(const std::vector<uint8_t>& labels, int start);
 
+/// The images of an STL-10 file: the byte of image i, channel c, column x, row y is (start + i + 85 c + 3 x + y) mod
+/// 256.
+std::string stl10_images(int64_t count, int start);
+
 /// The bytes of one array in a MATLAB 5 file: class 6 is double, 9 is uint8; elements as bytes.
 std::string mat_array(const std::string& name, const std::vector<int32_t>& dims, int array_class,
                       const std::string& data, bool compressed);
