@@ -205,6 +205,6 @@ TEST_CASE("data sets are found by name, and users add their own", "[dataset]") {
   CHECK_THROWS_WITH(
       load_dataset("cifar"),
       "there is no data set \"cifar\"; known are cifar-10, cifar-100, csv, emnist, fashion-mnist, folder, "
-      "idx, kmnist, mine, mnist, svhn, tensors, and paths to .safetensors and .npy files");
+      "idx, kmnist, mine, mnist, stl-10, svhn, tensors, and paths to .safetensors and .npy files");
   CHECK_THROWS_AS(load_dataset("cifar"), UsageError);
 }
