@@ -10,7 +10,7 @@ namespace {
 
 struct UnlearnFlags {
   Common common;
-  std::string model, output, forget, test_rules = "all", convention = "mean";
+  std::string model, output, forget, test_rules = "all", convention = "mean", representation = "auto";
   std::vector<std::string> rules;
   int oracle_seeds = -1;
 };
@@ -70,6 +70,7 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
           : f.rules;
   config.oracle_seeds = f.oracle_seeds;
   config.mean_convention = f.convention == "mean";
+  config.representation = representation_of(f.representation);
   config.jacobian.memory = parse_bytes(f.common.memory);
   config.jacobian.title = "jacobian";
   const DataFlags data_flags{.name = entry(m, "finetune.data.name", f.model),
@@ -139,6 +140,10 @@ void add_unlearn(CLI::App& app) {
   c->add_option("--convention", f->convention,
                 "ρ on the retain set: mean (n_r λ, as retraining has it) or sum (unchanged)")
       ->check(CLI::IsMember({"mean", "sum"}))
+      ->capture_default_str();
+  c->add_option("--representation", f->representation,
+                "of the linear systems: auto (the smaller of the two), primal, dual, or matrix-free, which keeps no "
+                "Jacobian and solves by conjugate gradients (docs/ntk.md)")
       ->capture_default_str();
   c->add_option("--oracle-seeds", f->oracle_seeds,
                 "also retrain on the retain set: with the seed of fine-tuning and this many more; -1: not at all")

@@ -251,6 +251,12 @@ std::vector<ReportRow> run_tasks(Module& model, const Finetuned& finetuned, cons
   Phase phase{.name = "jacobian"};
   if (closed_form)
     phase = measure("jacobian", [&] {
+      if (config.representation == Representation::matrix_free) {
+        linearised = {.logits = predict(model, data.inputs),
+                      .labels = data.labels,
+                      .products = std::make_shared<JacobianOperator>(model, subset, data.inputs, finetuned.theta_star)};
+        return;
+      }
       Jacobian j = jacobian(model, subset, data.inputs, config.jacobian);
       linearised = {std::move(j.rows), std::move(j.logits), data.labels};
     });
@@ -263,7 +269,9 @@ std::vector<ReportRow> run_tasks(Module& model, const Finetuned& finetuned, cons
     if (closed_form) {
       const auto retained = data.size() - static_cast<int64_t>(task.forget.size());
       const double rho_retain = config.mean_convention ? ridge_of(config.finetune, retained) : rho;
-      if (!on_data) on_data.emplace(linearised, Positions{}, finetuned.theta0, finetuned.theta_star, loss, rho, rho);
+      if (!on_data)
+        on_data.emplace(linearised, Positions{}, finetuned.theta0, finetuned.theta_star, loss, rho, rho,
+                        config.representation);
       rules.emplace(on_data->for_request(task.forget, rho_retain));
     }
     TaskRun run(model, subset, finetuned, data, test, task, config, rules ? &*rules : nullptr, phase);

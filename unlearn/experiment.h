@@ -26,6 +26,8 @@ struct ExperimentConfig {
   bool mean_convention = true;
   int oracle_seeds = 0;  ///< oracles besides the one with the seed of fine-tuning; -1: none at all
   JacobianOptions jacobian;
+  /// Of the systems of closed forms; matrix-free: no Jacobian is kept, and there are no rules by Newton's method.
+  Representation representation = Representation::automatic;
   std::string checkpoints;  ///< folder for the checkpoints of interrupted training; none if empty
 };
 

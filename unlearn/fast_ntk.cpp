@@ -51,10 +51,15 @@ FastNtk::FastNtk(const LinearisedSet& set, Positions forget, Tensor theta0, Tens
       ridge_(ridge),
       retain_ridge_(retain_ridge),
       representation_(representation) {
-  require(set.rows.rank() == 3 && set.logits.rank() == 2 && set.rows.extent(0) == set.size() &&
-              set.logits.extent(0) == set.size() && set.rows.extent(1) == set.classes(),
-          "a linearised set needs rows [n, C, P], logits [n, C] and labels [n], got {}, {} and {}",
-          set.rows.shape().str(), set.logits.shape().str(), set.labels.shape().str());
+  if (set.products)
+    require(set.logits.shape() == Shape({set.size(), set.products->classes()}) && set.products->samples() == set.size(),
+            "a linearised set of {} samples with logits {} and products of {} samples", set.size(),
+            set.logits.shape().str(), set.products->samples());
+  else
+    require(set.rows.rank() == 3 && set.logits.rank() == 2 && set.rows.extent(0) == set.size() &&
+                set.logits.extent(0) == set.size() && set.rows.extent(1) == set.classes(),
+            "a linearised set needs rows [n, C, P], logits [n, C] and labels [n], got {}, {} and {}",
+            set.rows.shape().str(), set.logits.shape().str(), set.labels.shape().str());
   require(retain_.size() + forget_.size() == all_.size(),
           "the forget set must be ascending positions in a set of {} samples", set.size());
   require(!retain_.empty(),

@@ -16,6 +16,7 @@ class JacobianOperator {
   int64_t samples() const { return inputs_.extent(0); }
   int64_t classes() const { return classes_; }
   int64_t parameters() const { return subset_.size(); }
+  DType dtype() const { return inputs_.dtype(); }
   const Tensor& theta_star() const { return theta_star_; }
 
   /// J_S v, [|S|, C], or [|S|, C, R] for v [P, R]. S are positions.

@@ -79,6 +79,7 @@ NtkComputation::NtkComputation(const Module& model, Subset subset, Tensor inputs
     int64_t outer = 0;
     for (const FactoredLayer& layer : layout_.layers) outer += layer.outputs * (C / R) + layer.inputs / (R * R);
     problem_ = {.purpose = options_.purpose,
+                .elements = options_.elements,
                 .samples = inputs_.extent(0),
                 .samples2 = extent_or_zero(second_),
                 .rows = R,

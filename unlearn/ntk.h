@@ -15,6 +15,7 @@ namespace fastntk {
 
 struct NtkOptions {
   NtkPurpose purpose = NtkPurpose::block;
+  bool elements = false;  ///< also the elements of Θ, beside eigenvalues
   NtkRepresentation representation = NtkRepresentation::automatic;
   /// Bytes that the computation may take beside model and inputs; 0: no limit. Changes no bit of Θ.
   size_t memory = 0;

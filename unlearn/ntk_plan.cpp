@@ -57,6 +57,7 @@ class Planner {
   }
 
  private:
+  bool elements() const { return p_.elements || p_.purpose == NtkPurpose::block; }
   bool symmetric() const { return p_.samples2 == 0; }
   double sweeps(double samples) const { return samples * static_cast<double>(1 + stored_rows_) * p_.forward_flops; }
   double row_bytes(int64_t samples) const {
@@ -151,10 +152,9 @@ class Planner {
 
   NtkPlan primal() const {
     NtkPlan out{.representation = NtkRepresentation::primal};
-    if (p_.purpose == NtkPurpose::block || p_.purpose == NtkPurpose::top_eigenvalues)
-      return refused(out, p_.purpose == NtkPurpose::block
-                              ? "JᵀJ does not show the elements of JJᵀ"
-                              : "the largest eigenvalues come from the dual or matrix-free");
+    if (elements() || p_.purpose == NtkPurpose::top_eigenvalues)
+      return refused(out, elements() ? "JᵀJ does not show the elements of JJᵀ"
+                                     : "the largest eigenvalues come from the dual or matrix-free");
     const Tiling t = tiling_of(p_.columns);
     const double P = static_cast<double>(p_.columns);
     const double matrix = half(t), blocks = allocated(8.0 * static_cast<double>(t.padded()) * block_columns);
@@ -168,9 +168,9 @@ class Planner {
 
   NtkPlan matrix_free() const {
     NtkPlan out{.representation = NtkRepresentation::matrix_free};
-    if (p_.purpose == NtkPurpose::block || p_.purpose == NtkPurpose::spectrum)
-      return refused(out, p_.purpose == NtkPurpose::block ? "products with Θ do not show its elements"
-                                                          : "products with Θ give the largest eigenvalues only");
+    if (elements() || p_.purpose == NtkPurpose::spectrum)
+      return refused(out, elements() ? "products with Θ do not show its elements"
+                                     : "products with Θ give the largest eigenvalues only");
     const double P = static_cast<double>(p_.columns);
     const double vectors = std::max<double>(1, static_cast<double>(p_.vectors));
     // Lanczos keeps its basis [steps, P]; conjugate gradients four vectors for each right-hand side.

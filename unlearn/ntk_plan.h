@@ -25,6 +25,7 @@ enum class NtkPurpose : uint8_t { block, spectrum, top_eigenvalues, solve };
 /// What the plan is made from.
 struct NtkProblem {
   NtkPurpose purpose = NtkPurpose::block;
+  bool elements = false;  ///< also the elements of Θ, beside eigenvalues
   int64_t samples = 0;
   int64_t samples2 = 0;         ///< of the second set; 0: both are the first, and Θ is symmetric
   int64_t rows = 1;             ///< of Θ per sample: C, or 1 for the class-averaged kernel

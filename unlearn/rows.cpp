@@ -10,6 +10,11 @@ namespace {
 
 constexpr int64_t gram_chunk = 64;        // samples whose rows are copied at once
 constexpr int64_t parameter_block = 256;  // columns that one thread sums
+constexpr int64_t preconditioner_rank = 64;
+
+void check_rows(const LinearisedSet& set, const char* what) {
+  require_usage(set.rows.defined(), "{} needs the rows of J, which a matrix-free set has not", what);
+}
 
 // The rows of samples S[from, to) as [count, C, P]: the tensor itself where S has no gaps there.
 Tensor gather_rows(const LinearisedSet& set, const Positions& s, int64_t from, int64_t to) {
@@ -52,6 +57,7 @@ Positions complement(const Positions& positions, int64_t n) {
 
 Tensor rows_times(const LinearisedSet& set, const Positions& s, const Tensor& v) {
   check_positions(set, s);
+  if (set.products) return set.products->times(s, v);
   const int64_t C = set.classes(), P = set.parameters();
   require(v.shape() == Shape{P}, "J v needs v [{}], got {}", P, v.shape().str());
   Tensor out({static_cast<int64_t>(s.size()), C}, DType::float64);
@@ -79,6 +85,7 @@ Tensor rows_times(const LinearisedSet& set, const Positions& s, const Tensor& v)
 
 Tensor transposed_rows_times(const LinearisedSet& set, const Positions& s, const Tensor& u) {
   check_positions(set, s);
+  if (set.products) return set.products->transposed_times(s, u);
   const int64_t C = set.classes(), P = set.parameters();
   require(u.elements() == static_cast<int64_t>(s.size()) * C, "Jᵀu needs u [{}, {}], got {}", s.size(), C,
           u.shape().str());
@@ -103,6 +110,7 @@ Tensor transposed_rows_times(const LinearisedSet& set, const Positions& s, const
 
 SymmetricMatrix weighted_gram(const LinearisedSet& set, const Positions& s, const Loss& loss, const Tensor& f) {
   check_positions(set, s);
+  check_rows(set, "a weighted Gram matrix");
   const int64_t C = set.classes(), P = set.parameters(), n = static_cast<int64_t>(s.size());
   GramAccumulator gram(P, 0);
   if (n == 0) return std::move(gram).finish().matrix;
@@ -139,10 +147,35 @@ SymmetricMatrix weighted_gram(const LinearisedSet& set, const Positions& s, cons
   return std::move(gram).finish().matrix;
 }
 
+Representation representation_of(const std::string& name) {
+  if (name == "auto") return Representation::automatic;
+  if (name == "primal") return Representation::primal;
+  if (name == "dual") return Representation::dual;
+  require_usage(name == "matrix-free",
+                "there is no representation '{}' of a system; there are auto, primal, dual and matrix-free", name);
+  return Representation::matrix_free;
+}
+
 RidgeSystem::RidgeSystem(const LinearisedSet& set, Positions positions, double ridge, Representation representation,
                          std::string name)
     : set_(&set), positions_(std::move(positions)) {
   require(ridge > 0, "the ridge ρ must be positive, got {}", ridge);
+  if (set.products) {
+    require_usage(representation == Representation::automatic || representation == Representation::matrix_free,
+                  "a primal or dual system needs the rows of J, which a matrix-free set has not");
+    const int64_t P = set.parameters();
+    preconditioner_ = std::make_unique<NystromPreconditioner>(
+        [&](const Tensor& x) { return set_->products->gram_times(positions_, x); }, P, std::min(P, preconditioner_rank),
+        ridge);
+    report_ = {.name = std::move(name),
+               .representation = "matrix-free",
+               .unknowns = P,
+               .ridge = ridge,
+               .condition_estimate = (preconditioner_->eigenvalues().front() + ridge) / ridge};
+    return;
+  }
+  require_usage(representation != Representation::matrix_free,
+                "a matrix-free system needs products with J, but this set has its rows");
   const int64_t dual_size = static_cast<int64_t>(positions_.size()) * set.classes();
   const bool primal = representation == Representation::primal || dual_size == 0 ||
                       (representation == Representation::automatic && set.parameters() <= dual_size);
@@ -189,6 +222,16 @@ Tensor RidgeSystem::refined(const Tensor& b) {
 
 Tensor RidgeSystem::solve_rows(const Tensor& residuals) {
   require(set_ != nullptr, "a system made from a matrix has no rows");
+  if (preconditioner_) {
+    // Products in float32 carry its rounding, so that a smaller residual would be one of the recursion only.
+    const double target = set_->products->dtype() == DType::float64 ? 1e-12 : 1e-7;
+    const ConjugateGradients found =
+        conjugate_gradients([&](const Tensor& x) { return set_->products->gram_times(positions_, x); }, report_.ridge,
+                            set_->products->transposed_times(positions_, residuals), preconditioner_.get(), target);
+    report_.relative_residual = std::max(report_.relative_residual, found.relative_residual);
+    report_.refinement_steps = std::max(report_.refinement_steps, found.steps);
+    return found.x;
+  }
   if (report_.representation == "primal") return refined(transposed_rows_times(*set_, positions_, residuals));
   return transposed_rows_times(*set_, positions_,
                                refined(residuals.to(DType::float64).contiguous().reshape({residuals.elements()})));

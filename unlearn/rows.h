@@ -7,6 +7,7 @@
 #include "engine/cholesky.h"
 #include "engine/gram.h"
 #include "training/loss.h"
+#include "unlearn/matrix_free.h"
 
 namespace fastntk {
 
@@ -15,9 +16,11 @@ struct LinearisedSet {
   Tensor rows;    ///< J [n, C, P], float32 or float64
   Tensor logits;  ///< f(x; θ*) [n, C]
   Tensor labels;  ///< int64 [n]
+  /// Products with J at θ* in the place of rows, which are undefined then: all that matrix-free systems need.
+  std::shared_ptr<const JacobianOperator> products = {};
   int64_t size() const { return labels.extent(0); }
   int64_t classes() const { return logits.extent(1); }
-  int64_t parameters() const { return rows.extent(2); }
+  int64_t parameters() const { return products ? products->parameters() : rows.extent(2); }
 };
 
 /// Some samples of a set, by position, in ascending order.
@@ -36,22 +39,25 @@ Tensor transposed_rows_times(const LinearisedSet& set, const Positions& position
 /// quadratic.
 SymmetricMatrix weighted_gram(const LinearisedSet& set, const Positions& positions, const Loss& loss, const Tensor& f);
 
-enum class Representation : uint8_t { automatic, primal, dual };
+enum class Representation : uint8_t { automatic, primal, dual, matrix_free };
+/// Of "auto", "primal", "dual" and "matrix-free"; UsageError for any other text.
+Representation representation_of(const std::string& name);
 
 /// How one regularised system was solved.
 struct SolveReport {
   std::string name;            ///< e.g. "D_r"
-  std::string representation;  ///< "primal" or "dual"
+  std::string representation;  ///< "primal", "dual" or "matrix-free"
   int64_t unknowns = 0;
   double ridge = 0;              ///< ρ
   double relative_residual = 0;  ///< of the system as posed, after refinement
-  int refinement_steps = 0;
+  int refinement_steps = 0;      ///< or steps of conjugate gradients
   double condition_estimate = 0;
 };
 
 /// (J_SᵀJ_S + ρI)⁻¹ in the smaller of its two forms:
 ///   primal  P unknowns, Cholesky of J_SᵀJ_S + ρI;
-///   dual    |S|·C unknowns, (J_SᵀJ_S + ρI)⁻¹J_Sᵀ = J_Sᵀ(J_S J_Sᵀ + ρI)⁻¹.
+///   dual    |S|·C unknowns, (J_SᵀJ_S + ρI)⁻¹J_Sᵀ = J_Sᵀ(J_S J_Sᵀ + ρI)⁻¹;
+/// or matrix-free, where the set has products in the place of rows: P unknowns, conjugate gradients.
 class RidgeSystem {
  public:
   RidgeSystem(const LinearisedSet& set, Positions positions, double ridge, Representation representation,
@@ -70,6 +76,7 @@ class RidgeSystem {
   Positions positions_;
   std::unique_ptr<SymmetricMatrix> matrix_;
   std::unique_ptr<Cholesky> factor_;
+  std::unique_ptr<NystromPreconditioner> preconditioner_;
   SolveReport report_;
 };
 

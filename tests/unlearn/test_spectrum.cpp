@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include "small_models.h"
+#include "unlearn/fast_ntk.h"
 #include "unlearn/matrix_free.h"
 #include "unlearn/ntk.h"
 #include "unlearn/spectrum.h"
@@ -128,6 +129,29 @@ TEST_CASE("conjugate gradients agree with primal and dual, and the preconditione
   CHECK_THROWS_WITH(conjugate_gradients(gram, 1e-9, b, nullptr, 1e-14, 3),
                     Catch::Contains("reached a relative residual"));
   CHECK(conjugate_gradients(gram, ridge, Tensor::zeros({P}, DType::float64), nullptr).steps == 0);
+}
+
+TEST_CASE("shift and solve without rows are those with rows", "[matrix-free]") {
+  const Setting s;
+  const LinearisedSet with_rows{s.rows, Random(12).normal_tensor({21, 3}, DType::float64), s.samples.labels};
+  LinearisedSet without = {.logits = with_rows.logits, .labels = with_rows.labels};
+  without.products = std::make_shared<JacobianOperator>(*s.model, s.subset, s.samples.inputs, s.theta);
+  const Tensor theta0 = Random(13).normal_tensor({s.subset.size()}, DType::float64);
+  const Loss& loss = find_loss("mse");
+  FastNtk free(without, {1, 5, 6, 19}, theta0, s.theta, loss, 0.1, 0.08, Representation::matrix_free);
+  for (const auto representation : {Representation::primal, Representation::dual}) {
+    FastNtk rows(with_rows, {1, 5, 6, 19}, theta0, s.theta, loss, 0.1, 0.08, representation);
+    for (const char* const rule : {"shift", "solve"}) {
+      const Update update = free.update(rule);
+      CHECK((eigen(update.theta) - eigen(rows.update(rule).theta)).norm() < 1e-8 * eigen(s.theta).norm());
+      CHECK(update.solves[0].representation == "matrix-free");
+      CHECK(update.solves[0].relative_residual < 1e-11);
+    }
+  }
+  CHECK_THROWS_AS(FastNtk(without, {1}, theta0, s.theta, loss, 0.1, 0.1, Representation::dual).update("solve"),
+                  UsageError);
+  CHECK_THROWS_AS(FastNtk(with_rows, {1}, theta0, s.theta, loss, 0.1, 0.1, Representation::matrix_free).update("solve"),
+                  UsageError);
 }
 
 TEST_CASE("figures are whole documents and refuse what cannot be drawn", "[svg]") {
