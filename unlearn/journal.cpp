@@ -1,0 +1,124 @@
+#include "unlearn/journal.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "engine/error.h"
+#include "engine/file.h"
+#include "engine/sha256.h"
+
+namespace fastntk {
+namespace {
+
+using nlohmann::json;
+
+// Keys in alphabetical order and no spaces: the same entry is always the same text.
+json body_of(const JournalEntry& e) {
+  return {{"number", e.number}, {"kind", e.kind}, {"ids", e.ids}, {"hashes", e.hashes}};
+}
+
+std::string hash_of(const JournalEntry& e, const std::string& before) { return sha256(before + body_of(e).dump()); }
+
+JournalEntry parse(const std::string& line) {
+  const json j = json::parse(line);
+  return {.number = j.at("number").get<int64_t>(),
+          .kind = j.at("kind").get<std::string>(),
+          .ids = j.at("ids").get<std::vector<int64_t>>(),
+          .hashes = j.at("hashes").get<std::map<std::string, std::string>>(),
+          .hash = j.at("hash").get<std::string>()};
+}
+
+std::string line_of(const JournalEntry& e) {
+  json j = body_of(e);
+  j["hash"] = e.hash;
+  return j.dump() + "\n";
+}
+
+void sync(int descriptor, const std::string& path) {
+  while (fsync(descriptor) != 0) require(errno == EINTR, "cannot write {} to the disk: {}", path, std::strerror(errno));
+}
+
+}  // namespace
+
+Journal::Journal(std::string path, Access access) : path_(std::move(path)), access_(access) {
+  if (access_ == Access::read) {
+    read();
+    return;
+  }
+  const bool is_new = !file_exists(path_);
+  descriptor_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  require(descriptor_ >= 0, "cannot write {}: {}", path_, std::strerror(errno));
+  try {
+    if (flock(descriptor_, LOCK_EX | LOCK_NB) != 0)
+      fail("cannot write {}: {}", path_, errno == EWOULDBLOCK ? "another process is writing it" : std::strerror(errno));
+    if (is_new) {
+      // The name, too, must be on the disk before an entry is acknowledged.
+      const std::string parent = std::filesystem::path(path_).parent_path().string();
+      const int folder = open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+      require(folder >= 0, "cannot open the folder of {}: {}", path_, std::strerror(errno));
+      const int failed = fsync(folder) != 0 ? errno : 0;
+      close(folder);
+      require(failed == 0 || failed == EINVAL, "cannot write the folder of {} to the disk: {}", path_,
+              std::strerror(failed));
+    }
+    read();
+  } catch (...) {
+    close(descriptor_);
+    throw;
+  }
+}
+
+Journal::~Journal() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+void Journal::read() {
+  const std::string text = read_file(path_);
+  size_t at = 0;
+  while (at < text.size()) {
+    const size_t line_end = text.find('\n', at);
+    if (line_end == std::string::npos) break;  // never acknowledged
+    const int64_t number = static_cast<int64_t>(entries_.size()) + 1;
+    const std::string line = text.substr(at, line_end - at);
+    JournalEntry entry;
+    try {
+      entry = parse(line);
+    } catch (const json::exception&) {
+      fail("{}, line {}: this is not a journal entry", path_, number);
+    }
+    require(entry.number == number, "{}, line {}: entry {} stands where entry {} must", path_, number, entry.number,
+            number);
+    require(entry.hash == hash_of(entry, last_hash()) && line + "\n" == line_of(entry),
+            "{}, line {}: the hash of entry {} is not that of its contents and the entries before it", path_, number,
+            number);
+    entries_.push_back(std::move(entry));
+    at = line_end + 1;
+  }
+  end_ = static_cast<int64_t>(at);
+}
+
+const JournalEntry& Journal::append(JournalEntry entry) {
+  require(access_ == Access::write, "{} was opened for reading", path_);
+  entry.number = static_cast<int64_t>(entries_.size()) + 1;
+  entry.hash = hash_of(entry, last_hash());
+  const std::string line = line_of(entry);
+  require(ftruncate(descriptor_, end_) == 0, "cannot write {}: {}", path_, std::strerror(errno));
+  for (size_t done = 0; done < line.size();) {
+    const ssize_t put = pwrite(descriptor_, line.data() + done, line.size() - done, end_ + static_cast<int64_t>(done));
+    if (put < 0 && errno == EINTR) continue;
+    require(put >= 0, "cannot write {}: {}", path_, std::strerror(errno));
+    done += static_cast<size_t>(put);
+  }
+  sync(descriptor_, path_);
+  end_ += static_cast<int64_t>(line.size());
+  entries_.push_back(std::move(entry));
+  return entries_.back();
+}
+
+}  // namespace fastntk
