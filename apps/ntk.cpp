@@ -294,7 +294,6 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
       alignment = kernel_target_alignment(product, frobenius_norm(gram.matrix), target_square(targets, false));
     }
   } else if (plan.representation == NtkRepresentation::matrix_free) {
-    require_usage(!f.trace, "products with Θ have no class average: take another representation for it");
     const JacobianOperator J(model, subset, first.inputs, gather(model, subset));
     const Positions all = all_positions(first.size());
     // JᵀJ has the eigenvalues of Θ, and takes one JVP and one VJP.

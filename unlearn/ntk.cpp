@@ -101,7 +101,6 @@ NtkComputation::NtkComputation(const Module& model, Subset subset, Tensor inputs
   describe(options_.factored && options_.representation != NtkRepresentation::primal);
   choice_ = plan_ntk(problem_, options_.representation);
   if (choice_.plan.representation == NtkRepresentation::primal && !layout_.layers.empty()) {
-    require_usage(!options_.trace, "JᵀJ has no class average: take another representation for it");
     const std::string reason = choice_.reason;
     describe(false);
     choice_ = plan_ntk(problem_, NtkRepresentation::primal);

@@ -57,6 +57,8 @@ class Planner {
   }
 
  private:
+  // Rows of Θ that are averages over a sample's rows of J. JᵀJ and products with J know only the sums over all of them.
+  bool averaged() const { return stored_rows_ != p_.rows; }
   bool elements() const { return p_.elements || p_.purpose == NtkPurpose::block; }
   bool symmetric() const { return p_.samples2 == 0; }
   double sweeps(double samples) const { return samples * static_cast<double>(1 + stored_rows_) * p_.forward_flops; }
@@ -152,6 +154,7 @@ class Planner {
 
   NtkPlan primal() const {
     NtkPlan out{.representation = NtkRepresentation::primal};
+    if (averaged()) return refused(out, "JᵀJ has no class average");
     if (elements() || p_.purpose == NtkPurpose::top_eigenvalues)
       return refused(out, elements() ? "JᵀJ does not show the elements of JJᵀ"
                                      : "the largest eigenvalues come from the dual or matrix-free");
@@ -168,6 +171,7 @@ class Planner {
 
   NtkPlan matrix_free() const {
     NtkPlan out{.representation = NtkRepresentation::matrix_free};
+    if (averaged()) return refused(out, "products with J have no class average");
     if (elements() || p_.purpose == NtkPurpose::spectrum)
       return refused(out, elements() ? "products with Θ do not show its elements"
                                      : "products with Θ give the largest eigenvalues only");

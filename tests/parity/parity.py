@@ -197,7 +197,7 @@ def main():
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--conv", choices=("fast", "exact"), default="exact",
                         help="the program's convolutions; with fast ones rows differ more, where the rounding decides if a relu is on")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     chosen = [m for m in MODELS if not arguments.names or m[0] in arguments.names]
     unknown = set(arguments.names) - {m[0] for m in chosen}
     if unknown or not chosen:

@@ -228,7 +228,13 @@ TEST_CASE("the planner takes what is fastest within the budget and says why", "[
                .sweep_samples = 16,
                .threads = 2};
   CHECK(plan_ntk(p).plan.representation == NtkRepresentation::primal);
-  p.samples = 500, p.rows = 1;
+  // The class average has a spectrum of its own.
+  p.samples = 500, p.rows = 1, p.stored_rows = 10;
+  CHECK(plan_ntk(p).plan.representation == NtkRepresentation::thin);
+  CHECK_THROWS_WITH(plan_ntk(p, NtkRepresentation::primal), Catch::Contains("JᵀJ has no class average"));
+  p.purpose = NtkPurpose::top_eigenvalues;
+  CHECK_THROWS_WITH(plan_ntk(p, NtkRepresentation::matrix_free), Catch::Contains("no class average"));
+  p.purpose = NtkPurpose::spectrum, p.stored_rows = 0;
   CHECK(plan_ntk(p).plan.representation == NtkRepresentation::thin);
   p.purpose = NtkPurpose::block, p.rows = 10, p.columns = 100'000;
   CHECK(plan_ntk(p).plan.representation == NtkRepresentation::thin);
