@@ -93,7 +93,8 @@ class Scale {
     low_ = low == 0 ? 0 : low - margin, high_ = high + margin;
     const double rough = (high_ - low_) / 6, power = std::pow(10.0, std::floor(std::log10(rough)));
     const double step = power * (rough / power < 1.5 ? 1 : rough / power < 3.5 ? 2 : rough / power < 7.5 ? 5 : 10);
-    for (double k = std::ceil(low_ / step); k * step <= high_; k++) add(k * step, number(k * step));
+    // Adding 0 makes 0 of −0.
+    for (double k = std::ceil(low_ / step) + 0.0; k * step <= high_; k++) add(k * step, number(k * step));
   }
   void add(double v, std::string label) {
     if (const double p = place(v); p >= -1e-9 && p <= 1 + 1e-9) ticks_.push_back({v, std::move(label)});
@@ -261,7 +262,7 @@ std::string body(const HeatMap& map) {
       out += line(bar_x + 12, y, bar_x + 15, y, "#333") + text_at(bar_x + 18, y + 4, "start", t.label);
     }
   }
-  out += text_at(bar_x + 6, y1 + 20, "middle", map.value_label);
+  out += text_at(bar_x + 15, y1 + 40, "end", map.value_label);
   return out + frame_and_labels(map.title, map.x_label, map.y_label, x1, y1);
 }
 
