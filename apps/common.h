@@ -84,6 +84,9 @@ void write_tensor(const std::string& path, const std::string& name, const Tensor
 void add_pretrain(CLI::App& app);
 void add_finetune(CLI::App& app);
 void add_unlearn(CLI::App& app);
+void add_prepare(CLI::App& app);
+void add_forget(CLI::App& app);
+void add_verify(CLI::App& app);
 void add_evaluate(CLI::App& app);
 void add_predict(CLI::App& app);
 void add_jacobian(CLI::App& app);

@@ -13,6 +13,9 @@ int main(int argc, char** argv) {
   apps::add_pretrain(app);
   apps::add_finetune(app);
   apps::add_unlearn(app);
+  apps::add_prepare(app);
+  apps::add_forget(app);
+  apps::add_verify(app);
   apps::add_evaluate(app);
   apps::add_predict(app);
   apps::add_jacobian(app);

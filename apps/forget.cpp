@@ -1,0 +1,190 @@
+// fastntk prepare, forget and verify: requests to forget, served from a prepared state (docs/deletion.md).
+#include <nlohmann/json.hpp>
+
+#include "apps/common.h"
+#include "datasets/split.h"
+#include "engine/file.h"
+#include "engine/progress.h"
+#include "engine/sha256.h"
+#include "unlearn/prepared.h"
+
+namespace fastntk::apps {
+namespace {
+
+struct Flags {
+  Common common;
+  std::string model, state, output, record, ids, ids_file, where;
+  int64_t label = -1;
+  bool dry_run = false;
+};
+
+const std::string& entry(const std::map<std::string, std::string>& metadata, const std::string& key,
+                         const std::string& path) {
+  const auto it = metadata.find(key);
+  require(it != metadata.end(), "{} was not written by `fastntk finetune`: its metadata have no '{}'", path, key);
+  return it->second;
+}
+
+// The samples that the model was fine-tuned on, from its metadata.
+Samples finetuning_samples(const Checkpoint& checkpoint, const std::string& path, Common common) {
+  const auto& m = checkpoint.metadata;
+  common.seed = std::stoull(entry(m, "finetune.seed", path));
+  const Dataset data = load_samples({.name = entry(m, "finetune.data.name", path),
+                                     .rules = entry(m, "finetune.data.rules", path),
+                                     .transform = transform_of({}, m)},
+                                    common, Part::train);
+  require(data.sha256() == entry(m, "finetune.data.sha256", path),
+          "the data are not those that {} was fine-tuned on: their SHA-256 differs", path);
+  return to_samples(data, m, checkpoint.model->dtype());
+}
+
+void run_prepare(const Flags& f, const CLI::App& command) {
+  apply_common(f.common);
+  Report report = new_report(command);
+  const Checkpoint checkpoint = open_model(f.model, "");
+  const auto& m = checkpoint.metadata;
+  const Samples samples = finetuning_samples(checkpoint, f.model, f.common);
+  const double l2 = std::stod(entry(m, "finetune.l2", f.model));
+  require_usage(l2 > 0, "{} was fine-tuned without an L2 term (--l2), so ρ = nλ = 0 and no closed form exists",
+                f.model);
+  const double ridge = static_cast<double>(samples.size()) * l2;
+  const SafeTensors file = SafeTensors::load(f.model);
+  const Tensor* const theta0 = file.find("fastntk.theta0");
+  require(theta0 != nullptr, "{} has no tensor 'fastntk.theta0', where fine-tuning started", f.model);
+  const Stopwatch clock;
+  reset_peak_memory();
+  const Prepared state = Prepared::prepare(f.output, checkpoint.model, m, entry(m, "finetune.subset", f.model), *theta0,
+                                           samples, entry(m, "finetune.loss", f.model), ridge,
+                                           {.jacobian = {.memory = parse_bytes(f.common.memory)}});
+  report.results = {{"n", static_cast<double>(samples.size())},
+                    {"parameters", static_cast<double>(state.subset().size())},
+                    {"rho", ridge},
+                    {"crossover", static_cast<double>(state.crossover())},
+                    {"seconds", clock.seconds()},
+                    {"peak_bytes", static_cast<double>(memory_statistics().peak)}};
+  fmt::print(
+      "{}: n = {}, P = {}, ρ = nλ = {:g} (fixed when samples leave), a new factor from {} rows on, {}, peak {}\n",
+      f.output, samples.size(), state.subset().size(), ridge, state.crossover(),
+      format_duration(report.results["seconds"]), format_bytes(report.results["peak_bytes"]));
+  finish(report, f.common);
+}
+
+// What the flags choose among the samples of the state, by the rules of datasets/split.h.
+std::vector<int64_t> chosen_ids(const Flags& f, const Prepared& state) {
+  const auto n = static_cast<int64_t>(state.ids().size());
+  const Dataset all = Dataset(f.state, Tensor::zeros({n, 1, 1, 1}, DType::uint8),
+                              Tensor::from<int64_t>({n}, state.labels()), state.checkpoint().model.config.classes)
+                          .with_ids(state.ids());
+  const Dataset present = all.subset(state.present_after(static_cast<int64_t>(state.journal().entries().size())));
+  std::vector<std::string> rules;
+  if (!f.ids.empty()) rules.push_back("ids:" + f.ids);
+  if (!f.ids_file.empty()) rules.push_back("ids-file:" + f.ids_file);
+  if (f.label >= 0) rules.push_back(fmt::format("class:{}", f.label));
+  if (!f.where.empty()) rules.push_back(f.where);
+  require_usage(rules.size() == 1, "one of --ids, --ids-file, --class and --where says what to forget, got {} of them",
+                rules.size());
+  return Split::parse(rules[0]).select(present, f.common.seed).ids();
+}
+
+void run_forget(const Flags& f, const CLI::App& command) {
+  apply_common(f.common);
+  Report report = new_report(command);
+  const Stopwatch clock;
+  Prepared state = Prepared::open(f.state, f.dry_run ? Journal::Access::read : Journal::Access::write);
+  const ForgetRecord r = state.forget(chosen_ids(f, state), f.dry_run);
+  const double seconds = clock.seconds();
+  fmt::print(
+      "{}: {} of {} samples forgotten, relative residual {:.1e} ({}), condition at most about {:.1e}, ‖Δθ‖ {:.3e}\n"
+      "probe: predicted change {:.3e}, actual {:.3e}, linearisation error {:.3f}; {}\n",
+      f.dry_run ? "dry run, nothing written" : fmt::format("entry {}", r.entry), r.ids.size(), r.n_before,
+      r.relative_residual, r.representation, r.condition_bound, r.update_norm, r.predicted_change, r.actual_change,
+      r.linearisation_error, r.advice);
+  if (!f.output.empty()) {
+    const Checkpoint& c = state.checkpoint();
+    const Model moved = c.model.clone();
+    scatter(*moved, state.subset(), r.theta);
+    auto m = c.metadata;
+    m["unlearn.rule"] = "shift";
+    m["unlearn.journal"] = state.journal().last_hash();
+    save_model(f.output, moved, m);
+  }
+  fmt::print("{}\n", format_duration(seconds));
+  report.results = {{"seconds", seconds},
+                    {"relative_residual", r.relative_residual},
+                    {"linearisation_error", r.linearisation_error},
+                    {"update_norm", r.update_norm},
+                    {"n_before", static_cast<double>(r.n_before)},
+                    {"n_after", static_cast<double>(r.n_after)}};
+  finish(report, f.common);
+}
+
+void run_verify(const Flags& f, const CLI::App& command) {
+  apply_common(f.common);
+  Report report = new_report(command);
+  const std::string text = read_file(f.record);
+  int64_t number = 0;
+  try {
+    number = nlohmann::json::parse(text).at("result").at("entry").get<int64_t>();
+  } catch (const nlohmann::json::exception&) {
+    fail("{} is not the record of a request", f.record);
+  }
+  const Prepared state = Prepared::open(f.state, Journal::Access::read);
+  const auto& entries = state.journal().entries();
+  require(number >= 1 && number <= static_cast<int64_t>(entries.size()), "{} is of entry {}, the journal of {} has {}",
+          f.record, number, f.state, entries.size());
+  const auto& hashes = entries[static_cast<size_t>(number - 1)].hashes;
+  require(hashes.contains("record") && hashes.at("record") == sha256(text),
+          "{} is not the record that the journal of {} has for entry {}: its SHA-256 differs", f.record, f.state,
+          number);
+  const Samples samples = finetuning_samples(state.checkpoint(), f.state + "/model.safetensors", f.common);
+  const auto r = state.recompute(number, samples, {.memory = parse_bytes(f.common.memory)});
+  report.results = {{"difference", r.difference}, {"bound", r.bound}, {"condition", r.condition}};
+  require(
+      r.difference <= r.bound,
+      "entry {}: θ recomputed from the {} samples that remain differs by {:.2e} of θ_lin(D_r) − θ0, at most {:.2e} is "
+      "allowed",
+      number, state.present_after(number).size(), r.difference, r.bound);
+  fmt::print(
+      "entry {} verified: hashes of journal, record and weights; θ from the {} samples that remain differs by {:.2e} "
+      "(at most {:.2e}, condition about {:.1e})\n",
+      number, state.present_after(number).size(), r.difference, r.bound, r.condition);
+  finish(report, f.common);
+}
+
+}  // namespace
+
+void add_prepare(CLI::App& app) {
+  auto f = std::make_shared<Flags>();
+  CLI::App* const c = app.add_subcommand("prepare", "compute once what requests to forget are served from");
+  c->add_option("model", f->model, "a model written by `fastntk finetune --loss mse`; its data are in its metadata")
+      ->required();
+  c->add_option("-o,--output", f->output, "the folder to make")->required();
+  add_common(*c, f->common);
+  c->callback([f, c] { run_prepare(*f, *c); });
+}
+
+void add_forget(CLI::App& app) {
+  auto f = std::make_shared<Flags>();
+  CLI::App* const c = app.add_subcommand("forget", "take samples away from a prepared state");
+  c->add_option("state", f->state, "folder made by `fastntk prepare`")->required();
+  c->add_option("--ids", f->ids, "ids and ranges, e.g. 1,5,9-12");
+  c->add_option("--ids-file", f->ids_file, "the same from a file");
+  c->add_option("--class", f->label, "all that are left of a class");
+  c->add_option("--where", f->where, "rules that choose among those left: 'class:9 first:3', random:0.1, …");
+  c->add_flag("--dry-run", f->dry_run, "say what would change; write nothing to the state");
+  c->add_option("-o,--output", f->output, "also write the model with the new weights to this file");
+  add_common(*c, f->common);
+  c->callback([f, c] { run_forget(*f, *c); });
+}
+
+void add_verify(CLI::App& app) {
+  auto f = std::make_shared<Flags>();
+  CLI::App* const c =
+      app.add_subcommand("verify", "compute the weights after a request again, from the data that remain");
+  c->add_option("record", f->record, "record-NNNNNN.json of the request")->required();
+  c->add_option("--state", f->state, "folder with the prepared state")->required();
+  add_common(*c, f->common);
+  c->callback([f, c] { run_verify(*f, *c); });
+}
+
+}  // namespace fastntk::apps

@@ -1,0 +1,457 @@
+#include "unlearn/prepared.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <filesystem>
+#include <unordered_map>
+
+#include "engine/blas.h"
+#include "engine/random.h"
+#include "engine/sha256.h"
+#include "training/gradient.h"
+#include "unlearn/metrics.h"
+#include "unlearn/state_files.h"
+
+namespace fastntk {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t chunk = 64;  // samples whose rows are in memory at once
+const char* const manifest_name = "/manifest.json";
+
+std::string hash_of_sample(const Samples& s, int64_t i) {
+  return Sha256()
+      .add(std::as_bytes(std::span(&s.ids[static_cast<size_t>(i)], 1)))
+      .add(std::as_bytes(std::span(s.labels.data<int64_t>() + i, 1)))
+      .add(bytes_of(s.inputs.select(0, i).contiguous()))
+      .hex();
+}
+
+std::string joined(const std::vector<std::string>& hashes) {
+  std::string text;
+  for (const std::string& h : hashes) text += h + "\n";
+  return text;
+}
+// Hashes of 64 digits, one a line, as bytes in a tensor.
+Tensor as_bytes_tensor(const std::string& text) {
+  return Tensor::from<uint8_t>({static_cast<int64_t>(text.size())}, std::vector<uint8_t>(text.begin(), text.end()));
+}
+std::vector<std::string> lines_of(const Tensor& bytes, size_t count, const std::string& path) {
+  const auto values = bytes.to_vector<uint8_t>();
+  require(values.size() == count * 65, "{}: hashes of {} samples take {} bytes, got {}", path, count, count * 65,
+          values.size());
+  std::vector<std::string> out;
+  for (size_t i = 0; i < count; i++)
+    out.emplace_back(values.begin() + static_cast<long>(i * 65), values.begin() + static_cast<long>(i * 65 + 64));
+  return out;
+}
+
+Tensor plus(const Tensor& a, double factor, const Tensor& b) {
+  Tensor out = a.clone();
+  double* const y = out.mutable_data<double>();
+  for (int64_t i = 0; i < out.elements(); i++) y[i] += factor * b.data<double>()[i];
+  return out;
+}
+double norm_of(const Tensor& v) { return norm(v.to_vector<double>()); }
+
+// y − f(θ*) − J(θ0 − θ*), [n, C].
+Tensor residuals_at_start(const LinearisedSet& set, const Tensor& theta0, const Tensor& theta_star) {
+  const Tensor moved = rows_times(set, all_positions(set.size()), plus(theta0, -1, theta_star));
+  Tensor r = plus(set.logits.to(DType::float64).contiguous(), 1, moved);
+  double* const p = r.mutable_data<double>();
+  for (int64_t i = 0; i < r.elements(); i++)
+    p[i] = (i % set.classes() == set.labels.data<int64_t>()[i / set.classes()] ? 1 : 0) - p[i];
+  return r;
+}
+
+// Rows of the samples, chunk by chunk and in order; sees (first, set, residuals).
+template <class See>
+void linearise(const Module& model, const Subset& subset, const Samples& samples, const Tensor& theta0,
+               const Tensor& theta_star, const JacobianOptions& options, See&& see) {
+  Progress progress("rows", samples.size(), "samples");
+  JacobianOptions quiet = options;
+  quiet.title.clear();
+  for (int64_t first = 0; first < samples.size(); first += chunk) {
+    check_interrupt();
+    const int64_t last = std::min(samples.size(), first + chunk);
+    Jacobian j = jacobian(model, subset, samples.inputs.slice(0, first, last), quiet);
+    const LinearisedSet set{j.rows, j.logits, samples.labels.slice(0, first, last).contiguous()};
+    see(first, set, residuals_at_start(set, theta0, theta_star));
+    progress.advance(last - first);
+  }
+}
+
+// The number of rows from which a new factor is cheaper than Woodbury, on this machine: of 8 columns' solves, whose
+// time grows with the number of rows, against a factorisation.
+int64_t measure_crossover(const SymmetricMatrix& a, double ridge) {
+  const Stopwatch factor_clock;
+  const Cholesky factor(a.clone(), ridge);
+  const double factorise = factor_clock.seconds();
+  const Tensor columns = Tensor::full({a.size(), 8}, 1, DType::float64);
+  const Stopwatch solve_clock;
+  static_cast<void>(factor.solve(columns));
+  const double per_row = solve_clock.seconds() / 8;
+  return std::clamp<int64_t>(static_cast<int64_t>(factorise / std::max(per_row, 1e-9)), 1, a.size() / 4 + 1);
+}
+
+std::string entry_file(const std::string& folder, const char* kind, int64_t entry, const char* ending) {
+  return fmt::format("{}/{}-{:06}.{}", folder, kind, entry, ending);
+}
+
+const Tensor& tensor_in(const SafeTensors& file, const char* name, const std::string& path) {
+  const Tensor* const t = file.find(name);
+  require(t != nullptr, "{} has no tensor '{}'", path, name);
+  return *t;
+}
+
+template <class T>
+T number(const std::string& text, const std::string& what) {
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  require(error == std::errc() && end == text.data() + text.size(), "{}: '{}' is not a number", what, text);
+  return value;
+}
+
+}  // namespace
+
+Prepared Prepared::prepare(const std::string& folder, const Model& model, std::map<std::string, std::string> metadata,
+                           const std::string& subset_name, const Tensor& theta0, const Samples& samples,
+                           const std::string& loss, double ridge, const PrepareOptions& options) {
+  require_usage(loss == "mse",
+                "a prepared state serves the squared error (mse), whose linearised optimum is downdated exactly, got "
+                "the loss {}; fastntk unlearn has rules for it",
+                loss);
+  require_usage(!fs::exists(folder), "{} exists; a state is prepared in a folder of its own", folder);
+  const Subset subset = choose(*model, subset_name);
+  const Tensor theta_star = gather(*model, subset);
+  const int64_t n = samples.size(), C = model.config.classes, P = subset.size();
+  require(n > 0, "there are no samples to prepare for");
+  require(theta0.shape() == Shape{P} && theta0.dtype() == DType::float64, "θ0 is {}, expected float64 [{}]",
+          theta0.describe(), P);
+  const std::string work = folder + ".partial";
+  fs::remove_all(work);
+  fs::create_directories(work);
+  save_model(work + "/model.safetensors", model, std::move(metadata), {{"fastntk.theta0", theta0}});
+
+  std::vector<std::string> sample_hashes, row_hashes;
+  for (int64_t i = 0; i < n; i++) sample_hashes.push_back(hash_of_sample(samples, i));
+  Tensor logits({n, C}, DType::float64), residuals({n, C}, DType::float64);
+  GramAccumulator accumulator(P);
+  {
+    SafeTensorsWriter rows(work + "/rows.safetensors", {}, {{"rows", model->dtype(), {n, C, P}}});
+    linearise(*model, subset, samples, theta0, theta_star, options.jacobian,
+              [&](int64_t first, const LinearisedSet& set, const Tensor& r) {
+                for (int64_t i = 0; i < set.size(); i++) row_hashes.push_back(sha256_of(set.rows.select(0, i)));
+                rows.append("rows", set.rows);
+                logits.slice(0, first, first + set.size()).copy_from(set.logits.to(DType::float64));
+                residuals.slice(0, first, first + set.size()).copy_from(r);
+                accumulator.add(set.rows, r);
+              });
+    rows.commit();
+  }
+  Gram gram = std::move(accumulator).finish();
+  const Tensor b = gram.right_hand_side.reshape({P});
+  const int64_t crossover = options.crossover >= 0 ? options.crossover : measure_crossover(gram.matrix, ridge);
+  const Tensor tiles = tiles_of(gram.matrix);
+  const Tensor optimum = DowndatedSystem(std::move(gram.matrix), ridge, crossover).solve(b).x;
+
+  // The probe: those with the smallest random numbers, by position.
+  Positions order = all_positions(n);
+  const std::vector<double> draws = Random(0, 17).normal_tensor({n}, DType::float64).to_vector<double>();
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t c) { return draws[static_cast<size_t>(a)] < draws[static_cast<size_t>(c)]; });
+  order.resize(static_cast<size_t>(std::min(n, probe_size)));
+  std::sort(order.begin(), order.end());
+
+  SafeTensors file;
+  file.tensors = {{"gram", tiles},
+                  {"right_hand_side", b},
+                  {"optimum", optimum},
+                  {"logits", logits},
+                  {"residuals", residuals},
+                  {"ids", Tensor::from<int64_t>({n}, samples.ids)},
+                  {"labels", samples.labels.contiguous()},
+                  {"sample_hashes", as_bytes_tensor(joined(sample_hashes))},
+                  {"row_hashes", as_bytes_tensor(joined(row_hashes))},
+                  {"probe", select(samples, order).inputs},
+                  {"probe_positions", Tensor::from<int64_t>({static_cast<int64_t>(order.size())}, order)}};
+  file.save(work + "/state.safetensors");
+  Manifest manifest{.format_version = format_version,
+                    .program_version = FASTNTK_VERSION,
+                    .blas_kernel_set = blas_kernel_set(),
+                    .settings = {{"loss", loss},
+                                 {"subset", subset_name},
+                                 {"ridge", fmt::format("{:.17g}", ridge)},
+                                 {"convention", "sum"},
+                                 {"crossover", std::to_string(crossover)}}};
+  for (const char* const name : {"model.safetensors", "rows.safetensors", "state.safetensors"})
+    manifest.file_hashes[name] = sha256_of_file(work + "/" + name);
+  { const Journal empty(work + "/journal.jsonl", Journal::Access::write); }
+  write_manifest(work + manifest_name, manifest);
+  fs::rename(work, folder);
+  return open(folder, Journal::Access::write);
+}
+
+Prepared Prepared::open(const std::string& folder, Journal::Access access) {
+  Prepared p;
+  p.folder_ = folder;
+  const std::string manifest_path = folder + manifest_name, path = folder + "/state.safetensors",
+                    model_path = folder + "/model.safetensors";
+  require(fs::is_directory(folder), "{} is not a folder with a prepared state", folder);
+  const Manifest manifest = read_manifest(manifest_path, format_version);
+  for (const char* const name : {"model.safetensors", "state.safetensors"}) {
+    const auto expected = manifest.file_hashes.find(name);
+    require(expected != manifest.file_hashes.end() && expected->second == sha256_of_file(folder + "/" + name),
+            "{}/{} is damaged: its hash is not the one in the manifest", folder, name);
+  }
+  p.journal_ = std::make_unique<Journal>(folder + "/journal.jsonl", access);
+  p.checkpoint_ = load_model(model_path);
+  p.loss_ = setting(manifest, "loss", manifest_path);
+  p.ridge_ = number<double>(setting(manifest, "ridge", manifest_path), manifest_path);
+  p.crossover_ = number<int64_t>(setting(manifest, "crossover", manifest_path), manifest_path);
+  p.subset_ = choose(*p.checkpoint_.model, setting(manifest, "subset", manifest_path));
+  p.theta0_ = tensor_in(SafeTensors::load(model_path), "fastntk.theta0", model_path);
+  p.theta_star_ = gather(*p.checkpoint_.model, p.subset_);
+  const SafeTensors file = SafeTensors::load(path);
+  p.ids_ = tensor_in(file, "ids", path).to_vector<int64_t>();
+  p.labels_ = tensor_in(file, "labels", path).to_vector<int64_t>();
+  p.sample_hashes_ = lines_of(tensor_in(file, "sample_hashes", path), p.ids_.size(), path);
+  p.row_hashes_ = lines_of(tensor_in(file, "row_hashes", path), p.ids_.size(), path);
+  p.optimum_ = tensor_in(file, "optimum", path);
+  p.logits_ = tensor_in(file, "logits", path);
+  p.residuals_ = tensor_in(file, "residuals", path);
+  p.probe_inputs_ = tensor_in(file, "probe", path);
+  p.probe_positions_ = tensor_in(file, "probe_positions", path).to_vector<int64_t>();
+  const std::string rows_path = folder + "/rows.safetensors";
+  const SafeTensorsHeader header = read_safetensors_header(rows_path);
+  const Shape expected{static_cast<int64_t>(p.ids_.size()), p.logits_.extent(1), p.subset_.size()};
+  require(header.tensors.size() == 1 && header.tensors[0].shape == expected, "{}: expected rows {}", rows_path,
+          expected.str());
+  p.rows_type_ = header.tensors[0].dtype;
+  p.rows_start_ = header.data_start;
+  p.rows_ = std::make_unique<InputFile>(rows_path);
+  const auto last = static_cast<int64_t>(p.journal_->entries().size());
+  p.present_.assign(p.ids_.size(), false);
+  for (const int64_t i : p.present_after(last)) p.present_[static_cast<size_t>(i)] = true;
+  p.load_system();
+  p.theta_ = p.theta_after(last);
+  return p;
+}
+
+// A and b of D from the file, less what those that have left brought in; one factorisation.
+void Prepared::load_system() {
+  const std::string path = folder_ + "/state.safetensors";
+  const SafeTensors file = SafeTensors::load(path);
+  SymmetricMatrix gram = matrix_of(tensor_in(file, "gram", path), subset_.size(), path);
+  b_ = tensor_in(file, "right_hand_side", path).clone();
+  Positions gone;
+  for (size_t i = 0; i < present_.size(); i++)
+    if (!present_[i]) gone.push_back(static_cast<int64_t>(i));
+  if (!gone.empty()) {
+    GramAccumulator accumulator(subset_.size());
+    for (size_t from = 0; from < gone.size(); from += chunk) {
+      const Positions part(gone.begin() + static_cast<long>(from),
+                           gone.begin() + static_cast<long>(std::min(gone.size(), from + chunk)));
+      accumulator.add(rows_of(part), residuals_of(part));
+    }
+    const Gram left = std::move(accumulator).finish();
+    gram.add_scaled(-1, left.matrix);
+    b_ = plus(b_, -1, left.right_hand_side.reshape({subset_.size()}));
+  }
+  system_ = std::make_unique<DowndatedSystem>(std::move(gram), ridge_, crossover_);
+}
+
+Tensor Prepared::residuals_of(const Positions& positions) const {
+  Tensor out({static_cast<int64_t>(positions.size()), logits_.extent(1)}, DType::float64);
+  for (size_t i = 0; i < positions.size(); i++)
+    out.select(0, static_cast<int64_t>(i)).copy_from(residuals_.select(0, positions[i]));
+  return out;
+}
+
+Positions Prepared::present_after(int64_t entry) const {
+  std::unordered_map<int64_t, size_t> position;
+  for (size_t i = 0; i < ids_.size(); i++) position[ids_[i]] = i;
+  std::vector<bool> gone(ids_.size(), false);
+  require_usage(entry >= 0 && entry <= static_cast<int64_t>(journal_->entries().size()),
+                "the journal of {} has {} entries, there is no entry {}", folder_, journal_->entries().size(), entry);
+  for (int64_t k = 0; k < entry; k++)
+    for (const int64_t id : journal_->entries()[static_cast<size_t>(k)].ids) {
+      const auto at = position.find(id);
+      require(at != position.end() && !gone[at->second],
+              "entry {} of the journal of {} forgets sample {}, which is not there", k + 1, folder_, id);
+      gone[at->second] = true;
+    }
+  Positions out;
+  for (size_t i = 0; i < gone.size(); i++)
+    if (!gone[i]) out.push_back(static_cast<int64_t>(i));
+  return out;
+}
+
+Tensor Prepared::theta_after(int64_t entry) const {
+  if (entry == 0) return theta_star_;
+  const std::string path = entry_file(folder_, "weights", entry, "safetensors");
+  const auto& hashes = journal_->entries().at(static_cast<size_t>(entry - 1)).hashes;
+  const Tensor theta = tensor_in(SafeTensors::load(path), "theta", path);
+  const auto expected = hashes.find("weights");
+  require(expected != hashes.end() && theta.shape() == theta0_.shape() && sha256_of(theta) == expected->second,
+          "{} is damaged: the hash of its weights is not the one in the journal", path);
+  return theta;
+}
+
+Tensor Prepared::rows_of(const Positions& positions) const {
+  const int64_t C = logits_.extent(1), P = subset_.size();
+  Tensor out({static_cast<int64_t>(positions.size()), C, P}, rows_type_);
+  const std::span<std::byte> bytes = mutable_bytes_of(out);
+  const size_t each = static_cast<size_t>(C * P) * size_of(rows_type_);
+  for (size_t i = 0; i < positions.size(); i++) {
+    const std::span<std::byte> part = bytes.subspan(i * each, each);
+    rows_->read(rows_start_ + positions[i] * static_cast<int64_t>(each), part);
+    const auto at = static_cast<size_t>(positions[i]);
+    require(sha256(part) == row_hashes_[at], "{} is damaged: the hash of the rows of sample {} differs", rows_->path(),
+            ids_[at]);
+  }
+  return out;
+}
+
+void Prepared::probe(const Tensor& theta, const std::vector<bool>& present, ForgetRecord& record) const {
+  Positions kept, in_probe;
+  for (size_t i = 0; i < probe_positions_.size(); i++)
+    if (present[static_cast<size_t>(probe_positions_[i])]) {
+      kept.push_back(probe_positions_[i]);
+      in_probe.push_back(static_cast<int64_t>(i));
+    }
+  if (kept.empty()) {
+    record.advice = "prepare again: no sample of the probe is left, so the linearisation error cannot be measured";
+    return;
+  }
+  const Model moved = checkpoint_.model.clone();
+  scatter(*moved, subset_, theta);
+  Tensor inputs(Shape{static_cast<int64_t>(kept.size())} + probe_inputs_.select(0, 0).shape(), probe_inputs_.dtype());
+  Tensor star({static_cast<int64_t>(kept.size()), logits_.extent(1)}, DType::float64);
+  for (size_t i = 0; i < kept.size(); i++) {
+    inputs.select(0, static_cast<int64_t>(i)).copy_from(probe_inputs_.select(0, in_probe[i]));
+    star.select(0, static_cast<int64_t>(i)).copy_from(logits_.select(0, kept[i]));
+  }
+  const Tensor now = predict(*moved, inputs).to(DType::float64).contiguous();
+  Tensor predicted(star.shape(), DType::float64);
+  const Tensor direction = plus(theta, -1, theta_star_);
+  for (size_t from = 0; from < kept.size(); from += chunk) {
+    const size_t to = std::min(kept.size(), from + chunk);
+    const Positions part(kept.begin() + static_cast<long>(from), kept.begin() + static_cast<long>(to));
+    const LinearisedSet set{rows_of(part), star, Tensor::zeros({static_cast<int64_t>(part.size())}, DType::int64)};
+    predicted.slice(0, static_cast<int64_t>(from), static_cast<int64_t>(to))
+        .copy_from(rows_times(set, all_positions(set.size()), direction));
+  }
+  const Tensor change = plus(now, -1, star);
+  record.predicted_change = norm_of(predicted), record.actual_change = norm_of(change);
+  const double error = norm_of(plus(change, -1, predicted));
+  record.linearisation_error = error == 0 ? 0 : error / record.predicted_change;
+  record.advice = record.linearisation_error >= 1 ? "retrain now: the linear model errs by as much as it predicts"
+                  : record.linearisation_error >= 0.5
+                      ? "re-linearise now: the linear model errs by more than half of what it predicts"
+                      : "none needed";
+}
+
+ForgetRecord Prepared::forget(std::vector<int64_t> ids, bool dry_run) {
+  std::sort(ids.begin(), ids.end());
+  require_usage(!ids.empty(), "there is nothing to forget: no sample was chosen");
+  const auto repeated = std::adjacent_find(ids.begin(), ids.end());
+  require_usage(repeated == ids.end(), "the id {} is given twice", repeated == ids.end() ? 0 : *repeated);
+  std::unordered_map<int64_t, size_t> position;
+  for (size_t i = 0; i < ids_.size(); i++) position[ids_[i]] = i;
+  std::vector<bool> present = present_;
+  Positions leaving;
+  for (const int64_t id : ids) {
+    const auto at = position.find(id);
+    require_usage(at != position.end(), "the state {} has no sample with the id {}", folder_, id);
+    require_usage(present[at->second], "the sample with the id {} was forgotten before", id);
+    present[at->second] = false;
+    leaving.push_back(static_cast<int64_t>(at->second));
+  }
+  const auto n_before = std::count(present_.begin(), present_.end(), true);
+  require_usage(static_cast<int64_t>(ids.size()) < n_before,
+                "nothing would be left: all {} samples of the state are to be forgotten", n_before);
+  ForgetRecord r{.entry = dry_run ? 0 : static_cast<int64_t>(journal_->entries().size()) + 1,
+                 .ids = ids,
+                 .weights_before = sha256_of(theta_),
+                 .previous_hash = journal_->last_hash(),
+                 .loss = loss_,
+                 .subset = subset_.specification,
+                 .ridge = ridge_,
+                 .parameters = subset_.size(),
+                 .classes = logits_.extent(1),
+                 .n_before = n_before,
+                 .n_after = n_before - static_cast<int64_t>(ids.size())};
+  std::string text;
+  for (const int64_t i : leaving) text += sample_hashes_[static_cast<size_t>(i)] + "\n";
+  r.samples_sha256 = sha256(text);
+  text.clear();
+  for (size_t i = 0; i < present.size(); i++)
+    if (present[i]) text += sample_hashes_[i] + "\n";
+  r.retained_sha256 = sha256(text);
+
+  // The system moves on with the request; should that come to nothing, it is made again from the files.
+  if (!system_) load_system();
+  std::unique_ptr<DowndatedSystem> system = std::move(system_);
+  Tensor b = b_;
+  r.phases.push_back(measure("solve", [&] {
+    std::sort(leaving.begin(), leaving.end());
+    const LinearisedSet set{rows_of(leaving), logits_, Tensor::zeros({static_cast<int64_t>(ids.size())}, DType::int64)};
+    b = plus(b_, -1, transposed_rows_times(set, all_positions(set.size()), residuals_of(leaving)));
+    const int64_t factorisations = system->factorisations();
+    system->remove(set.rows);
+    const Refinement x = system->solve(b);
+    r.representation = system->factorisations() > factorisations ? "factor" : "woodbury";
+    r.relative_residual = x.relative_residual;
+    r.condition_bound = system->condition_bound(), r.smallest_eigenvalue = system->smallest_eigenvalue();
+    r.theta = plus(plus(theta_star_, 1, x.x), -1, optimum_);
+  }));
+  r.weights_after = sha256_of(r.theta);
+  r.update_norm = norm_of(plus(r.theta, -1, theta_));
+  r.phases.push_back(measure("probe", [&] { probe(r.theta, present, r); }));
+  if (dry_run) return r;
+  r.phases.push_back(measure("write", [&] {
+    SafeTensors weights;
+    weights.tensors = {{"theta", r.theta}};
+    weights.save(entry_file(folder_, "weights", r.entry, "safetensors"));
+    const std::string record = r.json();
+    write_file_atomically(entry_file(folder_, "record", r.entry, "json"), record);
+    journal_->append(
+        {.kind = "forget",
+         .ids = ids,
+         .hashes = {{"weights", r.weights_after}, {"samples", r.samples_sha256}, {"record", sha256(record)}}});
+  }));
+  system_ = std::move(system), present_ = std::move(present), b_ = b, theta_ = r.theta;
+  return r;
+}
+
+Prepared::Recomputed Prepared::recompute(int64_t entry, const Samples& samples, const JacobianOptions& options) const {
+  const Positions present = present_after(entry);
+  std::unordered_map<int64_t, int64_t> position;
+  for (size_t i = 0; i < samples.ids.size(); i++) position[samples.ids[i]] = static_cast<int64_t>(i);
+  Positions chosen;
+  for (const int64_t i : present) {
+    const int64_t id = ids_[static_cast<size_t>(i)];
+    const auto at = position.find(id);
+    require(at != position.end(), "the sample with the id {} is needed, and is not among those given", id);
+    require(hash_of_sample(samples, at->second) == sample_hashes_[static_cast<size_t>(i)],
+            "the sample with the id {} is not the one that the state was prepared with: its hash differs", id);
+    chosen.push_back(at->second);
+  }
+  const Samples retained = select(samples, chosen);
+  GramAccumulator accumulator(subset_.size());
+  linearise(*checkpoint_.model, subset_, retained, theta0_, theta_star_, options,
+            [&](int64_t, const LinearisedSet& set, const Tensor& r) { accumulator.add(set.rows, r); });
+  Gram gram = std::move(accumulator).finish();
+  const DowndatedSystem system(std::move(gram.matrix), ridge_, 0);
+  const Refinement x = system.solve(gram.right_hand_side.reshape({subset_.size()}));
+  Recomputed out{.condition = system.condition_bound(), .relative_residual = x.relative_residual};
+  out.theta = plus(plus(theta_star_, 1, x.x), -1, optimum_);
+  out.difference = norm_of(plus(out.theta, -1, theta_after(entry))) / norm_of(x.x);
+  out.bound = std::max(1e-8, out.condition * 1e-14);
+  return out;
+}
+
+}  // namespace fastntk

@@ -1,0 +1,32 @@
+// The files of a prepared state that are written once: the manifest with the hashes of the others, and symmetric
+// matrices as tensors.
+#pragma once
+#include <map>
+#include <string>
+
+#include "engine/symmetric.h"
+
+namespace fastntk {
+
+/// What a state says of itself.
+struct Manifest {
+  int64_t format_version = 0;
+  std::string program_version, blas_kernel_set;
+  std::map<std::string, std::string> settings;
+  std::map<std::string, std::string> file_hashes;  ///< SHA-256 by name
+};
+void write_manifest(const std::string& path, const Manifest& manifest);
+/// Error when the manifest is damaged (it carries its own hash) or of another version than `version`.
+Manifest read_manifest(const std::string& path, int64_t version);
+/// The setting of this name; Error naming the file if there is none.
+const std::string& setting(const Manifest& manifest, const std::string& name, const std::string& path);
+
+/// The tiles one after another, [tiles, extent, extent].
+Tensor tiles_of(const SymmetricMatrix& matrix);
+/// The matrix [size, size] of these tiles; Error if they are not as many or of another shape.
+SymmetricMatrix matrix_of(const Tensor& tiles, int64_t size, const std::string& source);
+
+/// SHA-256 of the elements of a contiguous tensor.
+std::string sha256_of(const Tensor& tensor);
+
+}  // namespace fastntk
