@@ -72,6 +72,7 @@ class KernelWriter {
       return;
     }
     std::vector<SafeTensorsWriter::Declaration> tensors;
+    tensors.reserve(names.size());
     for (const std::string& name : names) tensors.push_back({name, DType::float64, shape});
     safetensors_ = std::make_unique<SafeTensorsWriter>(path, metadata, tensors);
   }

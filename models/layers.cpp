@@ -17,7 +17,7 @@ Conv2d::Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& opt
 }
 
 Variable Conv2d::forward(const Pass& pass, const Variable& x) const {
-  const Variable y = conv2d(x, pass.parameter(weight_), options_);
+  Variable y = conv2d(x, pass.parameter(weight_), options_);
   if (!bias_) return y;
   const Variable bias = pass.parameter(*bias_);
   return y + reshape(bias, {bias.extent(0), 1, 1, bias.extent(1)});

@@ -32,7 +32,8 @@ void append(Subset& subset, size_t index, const std::string& name, const Shape& 
 }
 
 // Sweeps over samples [first, …) whose passes store the inputs of factored layers.
-JacobianOptions sweeping(const Module& model, const RowLayout& layout, const JacobianOptions& options, Tensor extra) {
+JacobianOptions sweeping(const Module& model, const RowLayout& layout, const JacobianOptions& options,
+                         const Tensor& extra) {
   JacobianOptions out = options;
   if (layout.layers.empty()) return out;
   out.pass = [&model, &layout, extra](Tape& tape, int64_t first, int64_t count) {
@@ -139,7 +140,7 @@ double forward_flops(const Module& model, const Tensor& sample) {
     const std::string& op = r.op->name();
     if (op == "conv2d" || op == "linear") {
       const Shape& weight = r.input_shapes[1];  // [1, O, …]
-      flops += 2 * elements * static_cast<double>(weight.elements() / (weight[0] * weight[1]));
+      flops += 2 * elements * static_cast<double>(weight.elements()) / static_cast<double>(weight[0] * weight[1]);
     } else if (op == "matmul") {
       flops += 2 * elements * static_cast<double>(r.input_shapes[0][-1]);
     } else if (op == "attention") {

@@ -293,7 +293,7 @@ Tensor Prepared::theta_after(int64_t entry) const {
   if (entry == 0) return theta_star_;
   const std::string path = entry_file(folder_, "weights", entry, "safetensors");
   const auto& hashes = journal_->entries().at(static_cast<size_t>(entry - 1)).hashes;
-  const Tensor theta = tensor_in(SafeTensors::load(path), "theta", path);
+  Tensor theta = tensor_in(SafeTensors::load(path), "theta", path);
   const auto expected = hashes.find("weights");
   require(expected != hashes.end() && theta.shape() == theta0_.shape() && sha256_of(theta) == expected->second,
           "{} is damaged: the hash of its weights is not the one in the journal", path);

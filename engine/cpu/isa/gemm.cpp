@@ -145,8 +145,8 @@ inline __attribute__((always_inline)) void transpose_block(Vector<T> (&v)[lanes<
     Vector<T> w[L];
 #pragma GCC unroll 8
     for (int i = 0; i < L / 2; i++) {
-      w[2 * i] = __builtin_shuffle(v[i], v[i + L / 2], low);
-      w[2 * i + 1] = __builtin_shuffle(v[i], v[i + L / 2], high);
+      w[2 * i] = shuffle<T>(v[i], v[i + L / 2], low);
+      w[2 * i + 1] = shuffle<T>(v[i], v[i + L / 2], high);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < L; i++) v[i] = w[i];

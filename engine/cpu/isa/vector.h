@@ -109,6 +109,18 @@ inline __attribute__((always_inline)) Vector<T> keep_first(Vector<T> v, int64_t 
   return v;
 }
 
+/// Lane i is lane index[i] of v, or of w if index[i] counts on from the lanes of v. Clang knows no shuffle by a vector.
+template <class T, class Index>
+inline __attribute__((always_inline)) Vector<T> shuffle(Vector<T> v, Vector<T> w, Index index) {
+#ifdef __clang__
+  Vector<T> out{};
+  for (int i = 0; i < lanes<T>; i++) out[i] = index[i] < lanes<T> ? v[index[i]] : w[index[i] - lanes<T>];
+  return out;
+#else
+  return __builtin_shuffle(v, w, index);
+#endif
+}
+
 /// The sum of all lanes: neighbours first, then pairs of them, and so on.
 template <class T>
 inline __attribute__((always_inline)) T horizontal_sum(Vector<T> v) {
@@ -117,7 +129,7 @@ inline __attribute__((always_inline)) T horizontal_sum(Vector<T> v) {
   for (int distance = 1; distance < lanes<T>; distance *= 2) {
     Index partner{};
     for (int i = 0; i < lanes<T>; i++) partner[i] = i ^ distance;
-    v += __builtin_shuffle(v, partner);
+    v += shuffle<T>(v, v, partner);
   }
   return v[0];
 }
