@@ -20,20 +20,6 @@ namespace {
 
 constexpr double largest_byte = 255;
 
-// The rows of `source` (along its first axis) at these positions.
-Tensor gather_rows(const Tensor& source, std::span<const int64_t> positions) {
-  Shape shape = source.shape();
-  shape[0] = static_cast<int64_t>(positions.size());
-  Tensor out(shape, source.dtype());
-  if (out.elements() == 0) return out;
-  const size_t row = out.bytes() / positions.size();
-  const std::byte* const from = bytes_of(source).data();
-  std::byte* const to = mutable_bytes_of(out).data();
-  for (size_t i = 0; i < positions.size(); i++)
-    std::memcpy(to + i * row, from + static_cast<size_t>(positions[i]) * row, row);
-  return out;
-}
-
 // How often each byte occurs in each channel: [C][256].
 using Histograms = std::vector<std::array<int64_t, 256>>;
 void add_to(Histograms& counts, const Tensor& images) {

@@ -241,4 +241,27 @@ FASTNTK_INSTANTIATE(int64_t)
 FASTNTK_INSTANTIATE(uint8_t)
 #undef FASTNTK_INSTANTIATE
 
+Tensor gather_rows(const Tensor& source, std::span<const int64_t> positions) {
+  Shape shape = source.shape();
+  shape[0] = static_cast<int64_t>(positions.size());
+  Tensor out(shape, source.dtype(), source.device());
+  for (const int64_t p : positions)
+    require(p >= 0 && p < source.extent(0), "row {} of {}, which has {}", p, source.describe(), source.extent(0));
+  if (out.elements() == 0) return out;
+  const Tensor rows = source.contiguous();
+  const int64_t row = out.elements() / out.extent(0);
+  for_any(out.dtype(), [&](auto zero) {
+    const auto* const from = rows.data<decltype(zero)>();
+    auto* to = out.mutable_data<decltype(zero)>();
+    for (const int64_t p : positions) to = std::copy_n(from + p * row, row, to);
+  });
+  return out;
+}
+
+Tensor rows_at(const Tensor& source, std::span<const int64_t> positions) {
+  for (size_t i = 1; i < positions.size(); i++)
+    if (positions[i] != positions[0] + static_cast<int64_t>(i)) return gather_rows(source, positions);
+  return positions.empty() ? gather_rows(source, positions) : source.slice(0, positions.front(), positions.back() + 1);
+}
+
 }  // namespace fastntk

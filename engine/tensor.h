@@ -96,4 +96,9 @@ class Tensor {
   DType dtype_ = DType::float32;
 };
 
+/// The rows of `source` (along its first axis) at these positions, copied. Error naming a position that is not there.
+Tensor gather_rows(const Tensor& source, std::span<const int64_t> positions);
+/// The same, but a view where the positions follow one another.
+Tensor rows_at(const Tensor& source, std::span<const int64_t> positions);
+
 }  // namespace fastntk

@@ -37,18 +37,6 @@ class AtParameters {
   Tensor before_;
 };
 
-// Rows of the inputs at some positions.
-Tensor gather_inputs(const Tensor& inputs, const std::vector<int64_t>& positions, int64_t from, int64_t to) {
-  const int64_t first = positions[static_cast<size_t>(from)], last = positions[static_cast<size_t>(to - 1)];
-  if (last - first == to - from - 1) return inputs.slice(0, first, last + 1);
-  Shape shape = inputs.shape();
-  shape[0] = to - from;
-  Tensor out(shape, inputs.dtype());
-  for (int64_t i = from; i < to; i++)
-    out.select(0, i - from).copy_from(inputs.select(0, positions[static_cast<size_t>(i)]));
-  return out;
-}
-
 }  // namespace
 
 JacobianOperator::JacobianOperator(Module& model, const Subset& subset, Tensor inputs, Tensor theta_star)
@@ -78,7 +66,9 @@ Tensor JacobianOperator::apply(Product product, const std::vector<int64_t>& posi
       const int64_t from = (group + k) * batch, to = std::min(n, from + batch), samples = to - from;
       Tape tape;
       const Pass pass = Pass::shared(model_, subset_, tape);
-      const Variable f = model_.forward(pass, gather_inputs(inputs_, positions, from, to));
+      const Variable f = model_.forward(
+          pass,
+          rows_at(inputs_, std::span(positions).subspan(static_cast<size_t>(from), static_cast<size_t>(samples))));
       if (!f.active()) return;
       Variable cotangent;
       if (product == Product::backward) {

@@ -254,20 +254,13 @@ void Prepared::load_system() {
     for (size_t from = 0; from < gone.size(); from += chunk) {
       const Positions part(gone.begin() + static_cast<long>(from),
                            gone.begin() + static_cast<long>(std::min(gone.size(), from + chunk)));
-      accumulator.add(rows_of(part), residuals_of(part));
+      accumulator.add(rows_of(part), gather_rows(residuals_, part));
     }
     const Gram left = std::move(accumulator).finish();
     gram.add_scaled(-1, left.matrix);
     b_ = plus(b_, -1, left.right_hand_side.reshape({subset_.size()}));
   }
   system_ = std::make_unique<DowndatedSystem>(std::move(gram), ridge_, crossover_);
-}
-
-Tensor Prepared::residuals_of(const Positions& positions) const {
-  Tensor out({static_cast<int64_t>(positions.size()), logits_.extent(1)}, DType::float64);
-  for (size_t i = 0; i < positions.size(); i++)
-    out.select(0, static_cast<int64_t>(i)).copy_from(residuals_.select(0, positions[i]));
-  return out;
 }
 
 Positions Prepared::present_after(int64_t entry) const {
@@ -328,13 +321,8 @@ void Prepared::probe(const Tensor& theta, const std::vector<bool>& present, Forg
   }
   const Model moved = checkpoint_.model.clone();
   scatter(*moved, subset_, theta);
-  Tensor inputs(Shape{static_cast<int64_t>(kept.size())} + probe_inputs_.select(0, 0).shape(), probe_inputs_.dtype());
-  Tensor star({static_cast<int64_t>(kept.size()), logits_.extent(1)}, DType::float64);
-  for (size_t i = 0; i < kept.size(); i++) {
-    inputs.select(0, static_cast<int64_t>(i)).copy_from(probe_inputs_.select(0, in_probe[i]));
-    star.select(0, static_cast<int64_t>(i)).copy_from(logits_.select(0, kept[i]));
-  }
-  const Tensor now = predict(*moved, inputs).to(DType::float64).contiguous();
+  const Tensor star = gather_rows(logits_, kept);
+  const Tensor now = predict(*moved, gather_rows(probe_inputs_, in_probe)).to(DType::float64).contiguous();
   Tensor predicted(star.shape(), DType::float64);
   const Tensor direction = plus(theta, -1, theta_star_);
   for (size_t from = 0; from < kept.size(); from += chunk) {
@@ -399,7 +387,7 @@ ForgetRecord Prepared::forget(std::vector<int64_t> ids, bool dry_run) {
   r.phases.push_back(measure("solve", [&] {
     std::sort(leaving.begin(), leaving.end());
     const LinearisedSet set{rows_of(leaving), logits_, Tensor::zeros({static_cast<int64_t>(ids.size())}, DType::int64)};
-    b = plus(b_, -1, transposed_rows_times(set, all_positions(set.size()), residuals_of(leaving)));
+    b = plus(b_, -1, transposed_rows_times(set, all_positions(set.size()), gather_rows(residuals_, leaving)));
     const int64_t factorisations = system->factorisations();
     system->remove(set.rows);
     const Refinement x = system->solve(b);

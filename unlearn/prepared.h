@@ -90,7 +90,6 @@ class Prepared {
   Prepared() = default;
   void load_system();
   Tensor rows_of(const Positions& positions) const;
-  Tensor residuals_of(const Positions& positions) const;
   void probe(const Tensor& theta, const std::vector<bool>& present, ForgetRecord& record) const;
 
   std::string folder_;

@@ -16,19 +16,6 @@ void check_rows(const LinearisedSet& set, const char* what) {
   require_usage(set.rows.defined(), "{} needs the rows of J, which a matrix-free set has not", what);
 }
 
-// The rows of samples S[from, to) as [count, C, P]: the tensor itself where S has no gaps there.
-Tensor gather_rows(const LinearisedSet& set, const Positions& s, int64_t from, int64_t to) {
-  const int64_t first = s[static_cast<size_t>(from)], last = s[static_cast<size_t>(to - 1)];
-  if (last - first == to - from - 1) return set.rows.slice(0, first, last + 1);
-  Tensor out({to - from, set.classes(), set.parameters()}, set.rows.dtype());
-  for (int64_t i = from; i < to; i++) out.select(0, i - from).copy_from(set.rows.select(0, s[static_cast<size_t>(i)]));
-  return out;
-}
-
-Tensor gather_all(const LinearisedSet& set, const Positions& s) {
-  return gather_rows(set, s, 0, static_cast<int64_t>(s.size())).contiguous();
-}
-
 void check_positions(const LinearisedSet& set, const Positions& s) {
   for (size_t i = 0; i < s.size(); i++)
     require(s[i] >= 0 && s[i] < set.size() && (i == 0 || s[i - 1] < s[i]),
@@ -118,7 +105,8 @@ SymmetricMatrix weighted_gram(const LinearisedSet& set, const Positions& s, cons
   const std::vector<int64_t> labels = set.labels.to_vector<int64_t>();
   for (int64_t from = 0; from < n; from += gram_chunk) {
     const int64_t to = std::min(n, from + gram_chunk);
-    const Tensor rows = gather_rows(set, s, from, to).contiguous();
+    const Tensor rows =
+        rows_at(set.rows, std::span(s).subspan(static_cast<size_t>(from), static_cast<size_t>(to - from))).contiguous();
     if (!loss.curvature_factor) {
       gram.add(rows);
       continue;
@@ -183,7 +171,7 @@ RidgeSystem::RidgeSystem(const LinearisedSet& set, Positions positions, double r
     static const Loss& identity = find_loss("mse");
     matrix_ = std::make_unique<SymmetricMatrix>(weighted_gram(set, positions_, identity, set.logits));
   } else {
-    matrix_ = std::make_unique<SymmetricMatrix>(dual_gram(gather_all(set, positions_)));
+    matrix_ = std::make_unique<SymmetricMatrix>(dual_gram(rows_at(set.rows, positions_)));
   }
   factor_ = std::make_unique<Cholesky>(matrix_->clone(), ridge);
   report_ = {.name = std::move(name),
