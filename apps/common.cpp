@@ -226,6 +226,35 @@ void add_input_flags(CLI::App& command, InputFlags& flags) {
       ->capture_default_str();
 }
 
+const std::string& finetune_entry(const std::map<std::string, std::string>& metadata, const std::string& key,
+                                  const std::string& path) {
+  const auto it = metadata.find(key);
+  require(it != metadata.end(), "{} was not written by `fastntk finetune`: its metadata have no '{}'", path, key);
+  return it->second;
+}
+
+DataFlags finetune_data_flags(const std::map<std::string, std::string>& metadata, const std::string& path) {
+  return {.name = finetune_entry(metadata, "finetune.data.name", path),
+          .rules = finetune_entry(metadata, "finetune.data.rules", path),
+          .transform = transform_of({}, metadata)};
+}
+
+Dataset load_finetune_data(const std::map<std::string, std::string>& metadata, const std::string& path, Common common) {
+  // The samples are those of fine-tuning, whatever today's seed.
+  common.seed = std::stoull(finetune_entry(metadata, "finetune.seed", path));
+  Dataset data = load_samples(finetune_data_flags(metadata, path), common, Part::train);
+  require(data.sha256() == finetune_entry(metadata, "finetune.data.sha256", path),
+          "the data are not those that {} was fine-tuned on: their SHA-256 differs", path);
+  return data;
+}
+
+Tensor load_theta0(const std::string& path) {
+  const SafeTensors file = SafeTensors::load(path);
+  const Tensor* const theta0 = file.find("fastntk.theta0");
+  require(theta0 != nullptr, "{} has no tensor 'fastntk.theta0', where fine-tuning started", path);
+  return *theta0;
+}
+
 void check_channels(const Dataset& data, const Checkpoint& checkpoint) {
   if (data.size() == 0) return;
   const int64_t takes = checkpoint.model.config.channels;
@@ -246,6 +275,15 @@ Samples load_inputs(const InputFlags& flags, const Checkpoint& checkpoint, const
   std::map<std::string, std::string> metadata = checkpoint.metadata;
   put_transform(metadata, data_flags.transform, data.channels());
   return to_samples(data, metadata, dtype);
+}
+
+std::map<std::string, std::string> columns_of(const Subset& subset) {
+  std::map<std::string, std::string> m = {{"subset", subset.specification},
+                                          {"parameters", std::to_string(subset.size())}};
+  for (size_t i = 0; i < subset.entries.size(); i++)
+    m[fmt::format("columns.{:04}", i)] =
+        fmt::format("{} {} {}", subset.entries[i].name, subset.entries[i].offset, subset.entries[i].shape.str());
+  return m;
 }
 
 void write_tensor(const std::string& path, const std::string& name, const Tensor& tensor,

@@ -65,6 +65,15 @@ TrainConfig train_config(const TrainFlags& flags, const Common& common);
 
 /// A model file with what its metadata say; `architecture` is needed when it has no configuration of ours.
 Checkpoint open_model(const std::string& path, const std::string& architecture);
+/// What `fastntk finetune` wrote about itself under `key`; Error naming the file where there is nothing.
+const std::string& finetune_entry(const std::map<std::string, std::string>& metadata, const std::string& key,
+                                  const std::string& path);
+/// The data that the model at `path` was fine-tuned on, by its metadata, and how to load them. Error if their SHA-256
+/// is another.
+DataFlags finetune_data_flags(const std::map<std::string, std::string>& metadata, const std::string& path);
+Dataset load_finetune_data(const std::map<std::string, std::string>& metadata, const std::string& path, Common common);
+/// Where fine-tuning started, float64 [P], from the model file at `path`.
+Tensor load_theta0(const std::string& path);
 /// An Error unless the images have as many channels as the model takes.
 void check_channels(const Dataset& data, const Checkpoint& checkpoint);
 /// Inputs for predict, jacobian and ntk: a tensor file (taken as it is), or a data set and rules.
@@ -76,6 +85,8 @@ struct InputFlags {
 void add_input_flags(CLI::App& command, InputFlags& flags);
 Samples load_inputs(const InputFlags& flags, const Checkpoint& checkpoint, const Common& common);
 
+/// Where each parameter's columns begin, for the metadata of a Jacobian or a kernel.
+std::map<std::string, std::string> columns_of(const Subset& subset);
 /// Writes one named tensor, as .npy or .safetensors by the ending.
 void write_tensor(const std::string& path, const std::string& name, const Tensor& tensor,
                   const std::map<std::string, std::string>& metadata);

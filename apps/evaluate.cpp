@@ -69,16 +69,6 @@ void run_predict(const Flags& f, const CLI::App& command) {
   finish(report, f.common);
 }
 
-// Where each parameter's columns begin, for the metadata.
-std::map<std::string, std::string> columns(const Subset& subset) {
-  std::map<std::string, std::string> m = {{"subset", subset.specification},
-                                          {"parameters", std::to_string(subset.size())}};
-  for (size_t i = 0; i < subset.entries.size(); i++)
-    m[fmt::format("columns.{:04}", i)] =
-        fmt::format("{} {} {}", subset.entries[i].name, subset.entries[i].offset, subset.entries[i].shape.str());
-  return m;
-}
-
 void run_jacobian(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
@@ -96,7 +86,7 @@ void run_jacobian(const Flags& f, const CLI::App& command) {
                     {"samples_per_second", static_cast<double>(samples.size()) / clock.seconds()},
                     {"peak_bytes", static_cast<double>(memory_statistics().peak)},
                     {"jacobian_bytes", static_cast<double>(j.rows.bytes())}};
-  write_tensor(f.output, "jacobian", j.rows, columns(subset));
+  write_tensor(f.output, "jacobian", j.rows, columns_of(subset));
   fmt::print("{}: J {}, {:.4g} samples/s, peak {} of which J {}\n", f.output, j.rows.describe(),
              report.results["samples_per_second"], format_bytes(report.results["peak_bytes"]),
              format_bytes(report.results["jacobian_bytes"]));

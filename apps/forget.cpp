@@ -18,24 +18,10 @@ struct Flags {
   bool dry_run = false;
 };
 
-const std::string& entry(const std::map<std::string, std::string>& metadata, const std::string& key,
-                         const std::string& path) {
-  const auto it = metadata.find(key);
-  require(it != metadata.end(), "{} was not written by `fastntk finetune`: its metadata have no '{}'", path, key);
-  return it->second;
-}
-
 // The samples that the model was fine-tuned on, from its metadata.
-Samples finetuning_samples(const Checkpoint& checkpoint, const std::string& path, Common common) {
-  const auto& m = checkpoint.metadata;
-  common.seed = std::stoull(entry(m, "finetune.seed", path));
-  const Dataset data = load_samples({.name = entry(m, "finetune.data.name", path),
-                                     .rules = entry(m, "finetune.data.rules", path),
-                                     .transform = transform_of({}, m)},
-                                    common, Part::train);
-  require(data.sha256() == entry(m, "finetune.data.sha256", path),
-          "the data are not those that {} was fine-tuned on: their SHA-256 differs", path);
-  return to_samples(data, m, checkpoint.model->dtype());
+Samples finetuning_samples(const Checkpoint& checkpoint, const std::string& path, const Common& common) {
+  const Dataset data = load_finetune_data(checkpoint.metadata, path, common);
+  return to_samples(data, checkpoint.metadata, checkpoint.model->dtype());
 }
 
 void run_prepare(const Flags& f, const CLI::App& command) {
@@ -44,17 +30,15 @@ void run_prepare(const Flags& f, const CLI::App& command) {
   const Checkpoint checkpoint = open_model(f.model, "");
   const auto& m = checkpoint.metadata;
   const Samples samples = finetuning_samples(checkpoint, f.model, f.common);
-  const double l2 = std::stod(entry(m, "finetune.l2", f.model));
+  const double l2 = std::stod(finetune_entry(m, "finetune.l2", f.model));
   require_usage(l2 > 0, "{} was fine-tuned without an L2 term (--l2), so ρ = nλ = 0 and no closed form exists",
                 f.model);
   const double ridge = static_cast<double>(samples.size()) * l2;
-  const SafeTensors file = SafeTensors::load(f.model);
-  const Tensor* const theta0 = file.find("fastntk.theta0");
-  require(theta0 != nullptr, "{} has no tensor 'fastntk.theta0', where fine-tuning started", f.model);
+  const Tensor theta0 = load_theta0(f.model);
   const Stopwatch clock;
   reset_peak_memory();
-  const Prepared state = Prepared::prepare(f.output, checkpoint.model, m, entry(m, "finetune.subset", f.model), *theta0,
-                                           samples, entry(m, "finetune.loss", f.model), ridge,
+  const Prepared state = Prepared::prepare(f.output, checkpoint.model, m, finetune_entry(m, "finetune.subset", f.model),
+                                           theta0, samples, finetune_entry(m, "finetune.loss", f.model), ridge,
                                            {.jacobian = {.memory = parse_bytes(f.common.memory)}});
   report.results = {{"n", static_cast<double>(samples.size())},
                     {"parameters", static_cast<double>(state.subset().size())},

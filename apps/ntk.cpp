@@ -23,16 +23,6 @@ struct NtkFlags {
   bool trace = false, breakdown = false, spectrum = false;
 };
 
-// Where each parameter's columns begin, for the metadata.
-std::map<std::string, std::string> columns(const Subset& subset) {
-  std::map<std::string, std::string> m = {{"subset", subset.specification},
-                                          {"parameters", std::to_string(subset.size())}};
-  for (size_t i = 0; i < subset.entries.size(); i++)
-    m[fmt::format("columns.{:04}", i)] =
-        fmt::format("{} {} {}", subset.entries[i].name, subset.entries[i].offset, subset.entries[i].shape.str());
-  return m;
-}
-
 // Disjoint parts of a subset that make all of it: those of its specification where it has several, else one for each
 // module at the top of the model.
 std::vector<std::pair<std::string, Subset>> parts_of(const Module& model, const Subset& subset) {
@@ -107,7 +97,7 @@ void write_kernels(const NtkFlags& f, const Module& model, const Subset& subset,
   for (const auto& [name, part] : parts) names.push_back("ntk." + name);
   std::optional<NtkKernel> kernel = std::move(whole);
   const double total = kernel->symmetric() ? kernel->trace() : 0;
-  std::map<std::string, std::string> metadata = columns(subset);
+  std::map<std::string, std::string> metadata = columns_of(subset);
   metadata["kernel"] = f.trace ? "class average" : "class blocks";
   KernelWriter writer(f.output, metadata, names, kernel->rows(), kernel->columns());
   writer.write("ntk", *kernel);

@@ -15,15 +15,9 @@ struct UnlearnFlags {
   int oracle_seeds = -1;
 };
 
-std::string entry(const std::map<std::string, std::string>& metadata, const std::string& key, const std::string& path) {
-  const auto it = metadata.find(key);
-  require(it != metadata.end(), "{} was not written by `fastntk finetune`: its metadata have no '{}'", path, key);
-  return it->second;
-}
-
 // The settings that the model was fine-tuned with.
 TrainConfig finetune_settings(const std::map<std::string, std::string>& m, const std::string& path) {
-  const auto text = [&](const char* key) { return entry(m, std::string("finetune.") + key, path); };
+  const auto text = [&](const char* key) { return finetune_entry(m, std::string("finetune.") + key, path); };
   const auto number = [&](const char* key) {
     const std::string value = text(key);
     try {
@@ -61,7 +55,7 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
   Module& model = *checkpoint.model;
   ExperimentConfig config;
   config.finetune = finetune_settings(m, f.model);
-  config.subset = entry(m, "finetune.subset", f.model);
+  config.subset = finetune_entry(m, "finetune.subset", f.model);
   require_usage(config.finetune.l2 > 0,
                 "{} was fine-tuned without an L2 term (--l2), so ρ = nλ = 0 and no closed form exists", f.model);
   config.rules =
@@ -73,24 +67,16 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
   config.representation = representation_of(f.representation);
   config.jacobian.memory = parse_bytes(f.common.memory);
   config.jacobian.title = "jacobian";
-  const DataFlags data_flags{.name = entry(m, "finetune.data.name", f.model),
-                             .rules = entry(m, "finetune.data.rules", f.model),
-                             .transform = transform_of({}, m)};
-  Common data_common = f.common;
-  data_common.seed = config.finetune.seed;  // the samples are those of fine-tuning, whatever today's seed
-  const Dataset data = load_samples(data_flags, data_common, Part::train);
-  require(data.sha256() == entry(m, "finetune.data.sha256", f.model),
-          "the data are not those that {} was fine-tuned on: their SHA-256 differs", f.model);
+  const DataFlags data_flags = finetune_data_flags(m, f.model);
+  const Dataset data = load_finetune_data(m, f.model, f.common);
   const Dataset test = load_samples({.name = data_flags.name, .rules = f.test_rules, .transform = data_flags.transform},
                                     f.common, Part::test);
 
-  const SafeTensors file = SafeTensors::load(f.model);
-  const Tensor* const theta0 = file.find("fastntk.theta0");
-  require(theta0 != nullptr, "{} has no tensor 'fastntk.theta0', where fine-tuning started", f.model);
+  const Tensor theta0 = load_theta0(f.model);
   const Subset subset = choose(model, config.subset);
-  require(theta0->shape() == Shape{subset.size()} && theta0->dtype() == DType::float64,
-          "{}: θ0 is {}, expected float64 [{}]", f.model, theta0->describe(), subset.size());
-  Finetuned finetuned{.theta0 = *theta0, .theta_star = gather(model, subset)};
+  require(theta0.shape() == Shape{subset.size()} && theta0.dtype() == DType::float64,
+          "{}: θ0 is {}, expected float64 [{}]", f.model, theta0.describe(), subset.size());
+  Finetuned finetuned{.theta0 = theta0, .theta_star = gather(model, subset)};
 
   ForgetTask task{.name = f.forget};
   task.forget = f.forget.empty() ? Positions{} : Split::parse(f.forget).positions(data, f.common.seed);
@@ -113,7 +99,7 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
     m["unlearn.forget"] = f.forget;
     m["unlearn.forget.ids_sha256"] = data.subset(task.forget).ids_sha256();
     m["unlearn.rule"] = config.rules.back();
-    save_model(f.output, checkpoint.model, m, {{"fastntk.theta0", *theta0}});
+    save_model(f.output, checkpoint.model, m, {{"fastntk.theta0", theta0}});
     fmt::print("{}: the model after {}\n", f.output, config.rules.back());
   }
   put_data(report.data, "", data_flags, data);
