@@ -1,8 +1,8 @@
 #include "datasets/stl10.h"
 
 #include "datasets/byte_reader.h"
+#include "datasets/column_planes.h"
 #include "datasets/locate.h"
-#include "engine/parallel.h"
 
 namespace fastntk {
 
@@ -22,17 +22,7 @@ Dataset load_stl10_files(const std::string& images, const std::string& labels) {
     require(label >= 1 && label <= classes, "{}: sample {} has the label {}, not 1-10", labels, i, label);
     classes_of[i] = label - 1;
   }
-
-  Tensor out({count, side, side, channels}, DType::uint8);
-  uint8_t* const to = out.mutable_data<uint8_t>();
-  parallel_ranges(count, 8, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; i++)
-      for (int64_t c = 0; c < channels; c++)
-        for (int64_t column = 0; column < side; column++)
-          for (int64_t row = 0; row < side; row++)
-            to[((i * side + row) * side + column) * channels + c] =
-                static_cast<uint8_t>(planes[static_cast<size_t>((i * channels + c) * pixels + column * side + row)]);
-  });
+  const Tensor out = images_from_column_planes(reinterpret_cast<const uint8_t*>(planes.data()), count, side, channels);
   return Dataset("stl-10", out, Tensor::from<int64_t>({count}, classes_of), classes,
                  {"airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"});
 }

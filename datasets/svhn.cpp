@@ -5,15 +5,15 @@
 #include <memory>
 #include <mutex>
 
+#include "datasets/column_planes.h"
 #include "datasets/locate.h"
 #include "datasets/mat_check.h"
 #include "engine/file.h"
-#include "engine/parallel.h"
 
 namespace fastntk {
 namespace {
 
-constexpr int64_t side = 32, channels = 3, pixels = side * side;
+constexpr int64_t side = 32, channels = 3;
 constexpr int64_t best_ratio = 1032;  // of deflate
 
 // libmatio reports what it meets to one function for the whole process; it is read under the mutex below.
@@ -81,17 +81,7 @@ Dataset load_svhn_file(const std::string& path) {
   require(x->class_type == MAT_C_UINT8 && x->rank >= 3 && x->dims[0] == side && x->dims[1] == side &&
               x->dims[2] == channels && (x->rank == 4 ? static_cast<int64_t>(x->dims[3]) : 1) == count,
           "{}: the array X must be uint8 32x32x3x{}, as y has it, it is {}", path, count, extents_of(x));
-  Tensor images({count, side, side, channels}, DType::uint8);
-  const auto* const from = static_cast<const uint8_t*>(x->data);  // [image][channel][column][row]
-  uint8_t* const to = images.mutable_data<uint8_t>();
-  parallel_ranges(count, 64, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; i++)
-      for (int64_t c = 0; c < channels; c++)
-        for (int64_t column = 0; column < side; column++)
-          for (int64_t row = 0; row < side; row++)
-            to[((i * side + row) * side + column) * channels + c] =
-                from[(i * channels + c) * pixels + column * side + row];
-  });
+  const Tensor images = images_from_column_planes(static_cast<const uint8_t*>(x->data), count, side, channels);
   return Dataset("svhn", images, Tensor::from<int64_t>({count}, labels), 10);
 }
 
