@@ -1,7 +1,6 @@
 #include "engine/file.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,41 +11,12 @@
 #include <filesystem>
 #include <utility>
 
+#include "engine/descriptor.h"
+
 namespace fastntk {
 namespace {
 
 static_assert(std::endian::native == std::endian::little, "files are read and written without swapping bytes");
-
-// One system call moves at most 2 GiB.
-constexpr size_t largest_transfer = size_t{1} << 30;
-
-template <class Call>
-auto uninterrupted(Call&& call) {
-  for (;;) {
-    const auto result = call();
-    if (result >= 0 || errno != EINTR) return result;
-  }
-}
-
-void sync(int descriptor, const std::string& path) {
-  // Some file systems cannot flush a folder and say EINVAL; there is nothing left to do there.
-  if (uninterrupted([&] { return fsync(descriptor); }) != 0 && errno != EINVAL)
-    fail("cannot write {} to the disk: {}", path, std::strerror(errno));
-}
-
-void sync_folder_of(const std::string& path) {
-  const std::string parent = std::filesystem::path(path).parent_path().string();
-  const std::string folder = parent.empty() ? "." : parent;
-  const int descriptor = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) fail("cannot open the folder {}: {}", folder, std::strerror(errno));
-  try {
-    sync(descriptor, folder);
-  } catch (...) {
-    close(descriptor);
-    throw;
-  }
-  close(descriptor);
-}
 
 // Where the name of an existing file leads once symbolic links are followed.
 std::string follow_links(const std::string& path) {
@@ -61,8 +31,7 @@ int open_partial(const std::string& partial, const std::string& path) {
   for (;;) {
     const int descriptor = open(partial.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (descriptor < 0) fail("cannot write {}: {}", path, std::strerror(errno));
-    if (uninterrupted([&] { return flock(descriptor, LOCK_EX | LOCK_NB); }) != 0) {
-      const int reason = errno;
+    if (const int reason = try_lock(descriptor)) {
       close(descriptor);
       if (reason == EWOULDBLOCK) fail("cannot write {}: another process is writing it", path);
       fail("cannot lock {}: {}", partial, std::strerror(reason));
@@ -95,14 +64,10 @@ InputFile::InputFile(std::string path) : path_(std::move(path)) {
 InputFile::~InputFile() { close(descriptor_); }
 
 void InputFile::read(int64_t offset, std::span<std::byte> out) const {
-  while (!out.empty()) {
-    const size_t count = std::min(out.size(), largest_transfer);
-    const ssize_t got = uninterrupted([&] { return pread(descriptor_, out.data(), count, offset); });
-    if (got < 0) fail("cannot read {}: {}", path_, std::strerror(errno));
-    if (got == 0) fail("{}: the file ends at byte {}, {} more were expected", path_, offset, out.size());
-    out = out.subspan(static_cast<size_t>(got));
-    offset += got;
-  }
+  const size_t got = read_at(descriptor_, path_, offset, out);
+  if (got < out.size())
+    fail("{}: the file ends at byte {}, {} more were expected", path_, offset + static_cast<int64_t>(got),
+         out.size() - got);
 }
 
 std::string read_file(const std::string& path) {
@@ -133,17 +98,15 @@ AtomicFile::~AtomicFile() {
 
 void AtomicFile::write(std::span<const std::byte> bytes) {
   require(descriptor_ >= 0, "{} is written already", path_);
-  while (!bytes.empty()) {
-    const size_t count = std::min(bytes.size(), largest_transfer);
-    const ssize_t put = uninterrupted([&] { return ::write(descriptor_, bytes.data(), count); });
-    if (put < 0) fail("cannot write {}: {}", path_, std::strerror(errno));
-    bytes = bytes.subspan(static_cast<size_t>(put));
-  }
+  write_at(descriptor_, path_, written_, bytes);
+  written_ += static_cast<int64_t>(bytes.size());
 }
 
 void AtomicFile::commit() {
   require(descriptor_ >= 0, "{} is written already", path_);
-  sync(descriptor_, path_);
+  // Some file systems cannot flush and say EINVAL; there is nothing left to do there.
+  if (const int reason = try_sync(descriptor_); reason != 0 && reason != EINVAL)
+    fail("cannot write {} to the disk: {}", path_, std::strerror(reason));
   if (rename(partial_.c_str(), target_.c_str()) != 0) fail("cannot write {}: {}", path_, std::strerror(errno));
   close(std::exchange(descriptor_, -1));
   sync_folder_of(target_);

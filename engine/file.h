@@ -57,6 +57,7 @@ class AtomicFile {
   std::string target_;   // with symbolic links followed
   std::string partial_;  // where the bytes go until commit()
   int descriptor_ = -1;
+  int64_t written_ = 0;
 };
 
 void write_file_atomically(const std::string& path, std::string_view text);

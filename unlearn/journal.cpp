@@ -1,14 +1,13 @@
 #include "unlearn/journal.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "engine/descriptor.h"
 #include "engine/error.h"
 #include "engine/file.h"
 #include "engine/sha256.h"
@@ -40,10 +39,6 @@ std::string line_of(const JournalEntry& e) {
   return j.dump() + "\n";
 }
 
-void sync(int descriptor, const std::string& path) {
-  while (fsync(descriptor) != 0) require(errno == EINTR, "cannot write {} to the disk: {}", path, std::strerror(errno));
-}
-
 }  // namespace
 
 Journal::Journal(std::string path, Access access) : path_(std::move(path)), access_(access) {
@@ -55,18 +50,9 @@ Journal::Journal(std::string path, Access access) : path_(std::move(path)), acce
   descriptor_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
   require(descriptor_ >= 0, "cannot write {}: {}", path_, std::strerror(errno));
   try {
-    if (flock(descriptor_, LOCK_EX | LOCK_NB) != 0)
-      fail("cannot write {}: {}", path_, errno == EWOULDBLOCK ? "another process is writing it" : std::strerror(errno));
-    if (is_new) {
-      // The name, too, must be on the disk before an entry is acknowledged.
-      const std::string parent = std::filesystem::path(path_).parent_path().string();
-      const int folder = open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-      require(folder >= 0, "cannot open the folder of {}: {}", path_, std::strerror(errno));
-      const int failed = fsync(folder) != 0 ? errno : 0;
-      close(folder);
-      require(failed == 0 || failed == EINVAL, "cannot write the folder of {} to the disk: {}", path_,
-              std::strerror(failed));
-    }
+    lock_for_writing(descriptor_, path_);
+    // The name, too, must be on the disk before an entry is acknowledged.
+    if (is_new) sync_folder_of(path_);
     read();
   } catch (...) {
     close(descriptor_);
@@ -109,13 +95,8 @@ const JournalEntry& Journal::append(JournalEntry entry) {
   entry.hash = hash_of(entry, last_hash());
   const std::string line = line_of(entry);
   require(ftruncate(descriptor_, end_) == 0, "cannot write {}: {}", path_, std::strerror(errno));
-  for (size_t done = 0; done < line.size();) {
-    const ssize_t put = pwrite(descriptor_, line.data() + done, line.size() - done, end_ + static_cast<int64_t>(done));
-    if (put < 0 && errno == EINTR) continue;
-    require(put >= 0, "cannot write {}: {}", path_, std::strerror(errno));
-    done += static_cast<size_t>(put);
-  }
-  sync(descriptor_, path_);
+  write_at(descriptor_, path_, end_, std::as_bytes(std::span(line)));
+  if (const int reason = try_sync(descriptor_)) fail("cannot write {} to the disk: {}", path_, std::strerror(reason));
   end_ += static_cast<int64_t>(line.size());
   entries_.push_back(std::move(entry));
   return entries_.back();

@@ -1,16 +1,15 @@
 #include "unlearn/ntk_progress.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <vector>
 
+#include "engine/descriptor.h"
 #include "engine/error.h"
 #include "engine/storage.h"
 
@@ -18,7 +17,6 @@ namespace fastntk {
 namespace {
 
 constexpr std::string_view magic = "fastntk pieces 1\n";
-constexpr size_t largest_transfer = size_t{1} << 30;  // one system call moves at most 2 GiB
 constexpr int64_t largest_piece = int64_t{1} << 32;
 
 struct PieceHeader {
@@ -30,27 +28,9 @@ uint64_t checksum_of(std::span<const std::byte> bytes) {
   return crc32_z(crc32_z(0, nullptr, 0), reinterpret_cast<const Bytef*>(bytes.data()), bytes.size());
 }
 
-void write_at(int descriptor, const std::string& path, int64_t offset, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t put = pwrite(descriptor, bytes.data(), std::min(bytes.size(), largest_transfer), offset);
-    if (put < 0 && errno == EINTR) continue;
-    if (put < 0) fail("cannot write {}: {}", path, std::strerror(errno));
-    bytes = bytes.subspan(static_cast<size_t>(put));
-    offset += put;
-  }
-}
-
-// False at the end of the file.
-bool read_at(int descriptor, const std::string& path, int64_t offset, std::span<std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t got = pread(descriptor, bytes.data(), std::min(bytes.size(), largest_transfer), offset);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail("cannot read {}: {}", path, std::strerror(errno));
-    if (got == 0) return false;
-    bytes = bytes.subspan(static_cast<size_t>(got));
-    offset += got;
-  }
-  return true;
+// False where the file ends before.
+bool read_whole(int descriptor, const std::string& path, int64_t offset, std::span<std::byte> bytes) {
+  return read_at(descriptor, path, offset, bytes) == bytes.size();
 }
 
 template <class T>
@@ -66,25 +46,25 @@ PieceFile::PieceFile(std::string path, const std::string& key,
   descriptor_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (descriptor_ < 0) fail("cannot write {}: {}", path_, std::strerror(errno));
   try {
-    if (flock(descriptor_, LOCK_EX | LOCK_NB) != 0)
-      fail("cannot write {}: {}", path_, errno == EWOULDBLOCK ? "another process is writing it" : std::strerror(errno));
+    lock_for_writing(descriptor_, path_);
     const std::string start = std::string(magic) + key + "\n";
     std::string there(start.size(), '\0');
     int64_t end = 0;
-    if (read_at(descriptor_, path_, 0, std::as_writable_bytes(std::span(there))) && there == start) {
+    if (read_whole(descriptor_, path_, 0, std::as_writable_bytes(std::span(there))) && there == start) {
       struct stat status {};
       if (fstat(descriptor_, &status) != 0) fail("cannot read {}: {}", path_, std::strerror(errno));
       end = static_cast<int64_t>(start.size());
       Buffer piece;
       PieceHeader header{};
       constexpr auto header_bytes = static_cast<int64_t>(sizeof(PieceHeader));
-      while (read_at(descriptor_, path_, end, as_bytes_of(header))) {
+      while (read_whole(descriptor_, path_, end, as_bytes_of(header))) {
         if (header.bytes < 0 || header.bytes > largest_piece || end + header_bytes + header.bytes > status.st_size)
           break;
         const auto bytes = static_cast<size_t>(header.bytes);
         if (piece.bytes() < bytes) piece = Buffer(bytes);
         const std::span<std::byte> content(piece.as<std::byte>(), bytes);
-        if (!read_at(descriptor_, path_, end + header_bytes, content) || checksum_of(content) != header.checksum) break;
+        if (!read_whole(descriptor_, path_, end + header_bytes, content) || checksum_of(content) != header.checksum)
+          break;
         found(header.index, content);
         end += header_bytes + header.bytes;
       }
@@ -133,7 +113,7 @@ void ScratchFile::write(int64_t offset, std::span<const std::byte> bytes) {
 }
 
 void ScratchFile::read(int64_t offset, std::span<std::byte> bytes) const {
-  if (!read_at(descriptor_, path_, offset, bytes)) fail("{}: a file of rows ends at byte {}", path_, offset);
+  if (!read_whole(descriptor_, path_, offset, bytes)) fail("{}: a file of rows ends at byte {}", path_, offset);
 }
 
 }  // namespace fastntk

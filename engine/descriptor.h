@@ -1,0 +1,24 @@
+// System calls on open files, repeated where they are interrupted or move less than was asked for. What InputFile,
+// AtomicFile and the files that are appended to have in common.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace fastntk {
+
+/// Writes all bytes from `offset` on; an Error names `path`.
+void write_at(int descriptor, const std::string& path, int64_t offset, std::span<const std::byte> bytes);
+/// Fills `bytes` from `offset` on and returns how many there were, fewer only at the end of the file.
+size_t read_at(int descriptor, const std::string& path, int64_t offset, std::span<std::byte> bytes);
+/// Locks the file for one writer, without waiting. Zero, or the errno of the failure.
+int try_lock(int descriptor);
+/// The same; an Error says that another process is writing `path`, or what else is wrong.
+void lock_for_writing(int descriptor, const std::string& path);
+/// Waits until the file is on the disk. Zero, or the errno of the failure.
+int try_sync(int descriptor);
+/// Waits until the names in the folder of `path` are on the disk. File systems that cannot flush a folder are let be.
+void sync_folder_of(const std::string& path);
+
+}  // namespace fastntk
