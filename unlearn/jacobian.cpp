@@ -88,9 +88,7 @@ JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tens
   const double row = static_cast<double>(subset.size()) * static_cast<double>(size_of(inputs.dtype()));
 
   JacobianPlan plan;
-  require(options.outputs >= 0 && options.outputs <= plain.outputs, "rows for {} of {} logits", options.outputs,
-          plain.outputs);
-  plan.outputs = options.outputs ? options.outputs : plain.outputs;
+  plan.outputs = plain.outputs;
   // At the widest point of a sweep: the cotangents of a block's input, its output, a residual and the one being made;
   // the leaves' cotangents; the rows handed out.
   double saved = plain.saved;
@@ -144,8 +142,8 @@ void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inpu
       if (f.active()) {
         for (int64_t from = 0; from < C; from += plan.classes) {
           const int64_t to = std::min(C, from + plan.classes);
-          const auto cotangents = tape.vjp(f, class_cotangents(from, to, count, f.extent(1), f.dtype()),
-                                           pass.leaves().first(subset.entries.size()));
+          const auto cotangents =
+              tape.vjp(f, class_cotangents(from, to, count, C, f.dtype()), pass.leaves().first(subset.entries.size()));
           for (size_t k = 0; k < cotangents.size(); k++) store(cotangents[k], subset.entries[k], from, rows);
         }
       } else {
@@ -161,8 +159,7 @@ Jacobian jacobian(const Module& model, const Subset& subset, const Tensor& input
   check_inputs(model, subset, inputs);
   const int64_t n = inputs.extent(0);
   const int64_t C = model.forward(Pass(Mode::eval), inputs.slice(0, 0, 1)).extent(1);
-  Jacobian out{Tensor({n, C}, inputs.dtype()),
-               Tensor({n, options.outputs ? options.outputs : C, subset.size()}, inputs.dtype())};
+  Jacobian out{Tensor({n, C}, inputs.dtype()), Tensor({n, C, subset.size()}, inputs.dtype())};
   jacobian_rows(model, subset, inputs, options, [&](int64_t first, const Tensor& logits, const Tensor& rows) {
     out.logits.slice(0, first, first + logits.extent(0)).copy_from(logits);
     out.rows.slice(0, first, first + rows.extent(0)).copy_from(rows);

@@ -23,15 +23,14 @@ struct JacobianOptions {
   /// Makes the pass over samples [first, first + count); Pass::per_sample if empty. Its variables begin with one
   /// per-sample leaf for each entry of the subset.
   std::function<Pass(Tape& tape, int64_t first, int64_t count)> pass = {};
-  int64_t outputs = 0;  ///< rows for this many of the logits, the first ones; 0: all
-  std::string title;    ///< of the progress lines; none if empty
+  std::string title;  ///< of the progress lines; none if empty
 };
 
 /// How the sweeps will run. Error naming the smallest budget that would do when `memory` is too small for one sample
 /// and class.
 struct JacobianPlan {
   int64_t tile = 1, classes = 1;
-  int64_t outputs = 0;  ///< C, rows per sample
+  int64_t outputs = 0;  ///< C, logits per sample
   bool recompute = false;
   size_t bytes_per_thread = 0;  ///< estimate
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/cpu/gemm.h"
 #include "engine/cpu/isa/gemm.h"
 #include "engine/cpu/isa/map.h"
 #include "engine/cpu/isa/softmax.h"
@@ -13,9 +14,6 @@
 // few lines of the cache; what is read more than once is copied together first.
 namespace fastntk::cpu {
 namespace {
-
-// As in engine/cpu/gemm.cpp, and as there part of what the result is.
-constexpr int64_t depth_block = 256;
 
 const GemmKernels<float>& gemm_of(float) { return FASTNTK_DISPATCH(gemm_table).f32; }
 const GemmKernels<double>& gemm_of(double) { return FASTNTK_DISPATCH(gemm_table).f64; }

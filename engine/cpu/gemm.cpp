@@ -10,9 +10,6 @@
 namespace fastntk::cpu {
 namespace {
 
-// Terms of the inner dimension that are summed in registers before they are added to C: part of what the result is. One
-// block of a panel of B (32 columns of float32) fills two thirds of a 48 KB level-1 cache.
-constexpr int64_t depth_block = 256;
 // Rows of A that one task takes: with the block above, 256 KB of float32 for level 2.
 constexpr int64_t row_block = 252;
 // Blocks of depth whose sums follow each other while a block of C, one panel wide, is in the cache.

@@ -13,6 +13,10 @@
 
 namespace fastntk::cpu {
 
+/// Terms of the inner dimension that are summed in registers before they are added to C: part of what the result is.
+/// One block of a panel of B (32 columns of float32) fills two thirds of a 48 KB level-1 cache.
+constexpr int64_t depth_block = 256;
+
 /// C[m, n] = op(A) op(B), or C += op(A) op(B) if `accumulate`. op(A) is [m, k], stored as it is or, with transpose_a,
 /// as [k, m]; op(B) is [k, n], stored as it is or, with transpose_b, as [n, k]. lda, ldb, ldc are the distances between
 /// stored rows, in elements. C must not overlap A or B. With k = 0 the product is zero.
