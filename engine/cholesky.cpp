@@ -143,7 +143,8 @@ double relative_residual(const Tensor& residual, const Tensor& b) {
 
 }  // namespace
 
-Refinement refine(const Cholesky& factor, const LinearOperator& apply, const Tensor& b, double target, int max_steps) {
+Refinement refine(const LinearOperator& inverse, const LinearOperator& apply, const Tensor& b, double target,
+                  int max_steps) {
   const Tensor right = b.contiguous();
   const auto combine = [&](const Tensor& u, double factor_v, const Tensor& v) {  // u + factor · v
     require(v.shape() == u.shape() && v.dtype() == DType::float64, "refine: the operator must return {}, got {}",
@@ -155,17 +156,21 @@ Refinement refine(const Cholesky& factor, const LinearOperator& apply, const Ten
     return out;
   };
   Refinement best;
-  best.x = factor.solve(right);
+  best.x = inverse(right);
   Tensor residual = combine(right, -1, apply(best.x));
   best.relative_residual = relative_residual(residual, right);
   while (best.steps < max_steps && best.relative_residual > target) {
-    const Tensor x = combine(best.x, 1, factor.solve(residual));
+    const Tensor x = combine(best.x, 1, inverse(residual));
     residual = combine(right, -1, apply(x));
     const double now = relative_residual(residual, right), before = best.relative_residual;
     if (now < before) best = {x, now, best.steps + 1};
     if (now > before / 2) break;
   }
   return best;
+}
+
+Refinement refine(const Cholesky& factor, const LinearOperator& apply, const Tensor& b, double target, int max_steps) {
+  return refine([&](const Tensor& x) { return factor.solve(x); }, apply, b, target, max_steps);
 }
 
 }  // namespace fastntk

@@ -37,9 +37,12 @@ struct Refinement {
   int steps = 0;                 ///< corrections in x
 };
 
-/// Solves by the factor, then corrects x by solves for the residual that `apply` shows, until the relative residual is
-/// at most `target`, a step no longer halves it (rounding), or `max_steps` are done. The x with the smallest residual
-/// is returned.
+/// Solves by `inverse`, b → about (A + ρI)⁻¹ b, then corrects x by solves for the residual that `apply` shows, until
+/// the relative residual is at most `target`, a step no longer halves it (rounding), or `max_steps` are done. The x
+/// with the smallest residual is returned.
+Refinement refine(const LinearOperator& inverse, const LinearOperator& apply, const Tensor& b, double target = 1e-14,
+                  int max_steps = 10);
+/// The same by a factor.
 Refinement refine(const Cholesky& factor, const LinearOperator& apply, const Tensor& b, double target = 1e-14,
                   int max_steps = 10);
 

@@ -3,12 +3,10 @@
 #include <cmath>
 
 #include "engine/gram.h"
+#include "unlearn/metrics.h"
 
 namespace fastntk {
 namespace {
-
-constexpr double refinement_target = 1e-14;
-constexpr int refinement_limit = 10;
 
 // [..., P] as contiguous float64 [m, P].
 Tensor as_matrix(const Tensor& rows, int64_t columns) {
@@ -45,19 +43,6 @@ void add_transposed(Tensor& y, double factor, const Tensor& m, const Tensor& u) 
     const double weight = factor * u.data<double>()[i];
     for (int64_t p = 0; p < m.extent(1); p++) to[p] += weight * row[p];
   }
-}
-
-double norm_of(const Tensor& v) {
-  double sum = 0;
-  for (int64_t i = 0; i < v.elements(); i++) sum += v.data<double>()[i] * v.data<double>()[i];
-  return std::sqrt(sum);
-}
-
-Tensor combine(const Tensor& a, double factor, const Tensor& b) {
-  Tensor out = a.clone();
-  double* const y = out.mutable_data<double>();
-  for (int64_t i = 0; i < out.elements(); i++) y[i] += factor * b.data<double>()[i];
-  return out;
 }
 
 }  // namespace
@@ -131,20 +116,8 @@ Tensor DowndatedSystem::apply_inverse(const Tensor& b) const {
 Refinement DowndatedSystem::solve(const Tensor& b) const {
   require(b.shape() == Shape{size()} && b.dtype() == DType::float64, "b must be float64 [{}], got {}", size(),
           b.describe());
-  const Tensor right = b.contiguous();
-  const double length = norm_of(right);
-  if (length == 0) return {.x = Tensor::zeros({size()}, DType::float64)};
-  Refinement best;
-  best.x = apply_inverse(right);
-  Tensor residual = combine(right, -1, apply(best.x));
-  best.relative_residual = norm_of(residual) / length;
-  while (best.steps < refinement_limit && best.relative_residual > refinement_target) {
-    const Tensor x = combine(best.x, 1, apply_inverse(residual));
-    residual = combine(right, -1, apply(x));
-    const double now = norm_of(residual) / length, before = best.relative_residual;
-    if (now < before) best = {x, now, best.steps + 1};
-    if (!(now <= before / 2)) break;
-  }
+  const Refinement best =
+      refine([&](const Tensor& x) { return apply_inverse(x); }, [&](const Tensor& x) { return apply(x); }, b);
   require(best.relative_residual <= largest_residual_allowed,
           "the system of {} unknowns was solved to a relative residual of {:.2e} only, {:.0e} is needed (condition at "
           "most about {:.1e}); a larger ρ is needed",

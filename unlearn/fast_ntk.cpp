@@ -14,17 +14,6 @@ constexpr double newton_tolerance = 1e-9;  // of the gradient norm, relative to 
 constexpr int newton_limit = 60;
 constexpr double armijo = 1e-4;
 
-// a + factor · b for float64 vectors.
-Tensor combine(const Tensor& a, double factor, const Tensor& b) {
-  Tensor out = a.clone();
-  double* const y = out.mutable_data<double>();
-  const double* const x = b.data<double>();
-  for (int64_t i = 0; i < out.elements(); i++) y[i] += factor * x[i];
-  return out;
-}
-
-double norm_of(const Tensor& v) { return norm(v.to_vector<double>()); }
-
 }  // namespace
 
 std::vector<std::string> closed_form_rules(const std::string& loss) {
@@ -73,16 +62,8 @@ FastNtk::FastNtk(const LinearisedSet& set, Positions forget, Tensor theta0, Tens
 
 // y − f, or onehot − softmax(f), at θ*; moved to θ0 by the linear model where asked for.
 Tensor FastNtk::residuals(const Positions& s, Residual kind, bool from_theta0) const {
-  const int64_t C = set_.classes();
-  const Tensor logits = set_.logits.to(DType::float64).contiguous();
-  const std::vector<double> p = kind == Residual::softmax ? softmax_rows(logits) : logits.to_vector<double>();
-  const auto labels = set_.labels.to_vector<int64_t>();
-  Tensor r = Tensor({static_cast<int64_t>(s.size()), C}, DType::float64);
-  double* const out = r.mutable_data<double>();
-  for (size_t i = 0; i < s.size(); i++)
-    for (int64_t c = 0; c < C; c++)
-      out[static_cast<int64_t>(i) * C + c] =
-          (c == labels[static_cast<size_t>(s[i])] ? 1.0 : 0.0) - p[static_cast<size_t>(s[i] * C + c)];
+  const Tensor logits = set_.logits.to(DType::float64);
+  const Tensor r = residuals_of(set_, s, kind == Residual::softmax ? softmax_rows(logits) : logits.to_vector<double>());
   if (!from_theta0) return r;
   return combine(r, -1, rows_times(set_, s, combine(theta0_, -1, theta_star_)));
 }
@@ -136,8 +117,8 @@ void FastNtk::golatkar_scaled(Update& out) {
     const Tensor delta = combine(out.theta, -1, theta_star_);
     const Tensor e = combine(combine(theta_star_, -1, theta0_), -1,
                              on_retain_.system->solve_rows(residuals(retain_, Residual::squared, false)));
-    const double c = cosine(delta.to_vector<double>(), e.to_vector<double>()), length = norm_of(delta);
-    out.scale = length > 0 ? 1 + 2 * std::abs(c) * norm_of(e) / length : 1;
+    const double c = cosine(delta.to_vector<double>(), e.to_vector<double>()), length = norm(delta);
+    out.scale = length > 0 ? 1 + 2 * std::abs(c) * norm(e) / length : 1;
     out.theta = combine(theta_star_, out.scale, delta);
   }));
 }
@@ -164,7 +145,7 @@ FastNtk::NewtonOptimum FastNtk::newton(const Positions& s, double ridge, const T
     double sum = 0;
     for (int64_t i = 0; i < n; i++)
       sum += loss_.value(p + i * C, C, labels[static_cast<size_t>(s[static_cast<size_t>(i)])]);
-    const double away = norm_of(combine(theta, -1, theta0_));
+    const double away = norm(combine(theta, -1, theta0_));
     return sum + 0.5 * ridge * away * away;
   };
   const auto gradient_at = [&](const Tensor& theta, const Tensor& f) {
@@ -178,10 +159,10 @@ FastNtk::NewtonOptimum FastNtk::newton(const Positions& s, double ridge, const T
   Tensor theta = start.clone(), f = logits_at(theta);
   double value = objective_at(theta, f);
   NewtonOptimum out;
-  const double scale = norm_of(gradient_at(theta0_, logits_at(theta0_)));
+  const double scale = norm(gradient_at(theta0_, logits_at(theta0_)));
   for (int k = 0; k < newton_limit; k++) {
     const Tensor gradient = gradient_at(theta, f);
-    const double length = norm_of(gradient);
+    const double length = norm(gradient);
     NewtonStep step{.objective = value, .gradient_norm = length};
     if (length <= newton_tolerance * scale) {
       out.steps.push_back(step);

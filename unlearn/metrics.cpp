@@ -112,6 +112,16 @@ double norm(const std::vector<double>& v) {
   return std::sqrt(sum);
 }
 
+double norm(const Tensor& v) { return norm(v.to_vector<double>()); }
+
+Tensor combine(const Tensor& a, double factor, const Tensor& b) {
+  Tensor out = a.clone();
+  double* const y = out.mutable_data<double>();
+  const double* const x = b.data<double>();
+  for (int64_t i = 0; i < out.elements(); i++) y[i] += factor * x[i];
+  return out;
+}
+
 double distance(const std::vector<double>& a, const std::vector<double>& b) {
   require(a.size() == b.size(), "the distance between {} and {} parameters", a.size(), b.size());
   double sum = 0;

@@ -26,6 +26,9 @@ double weight_distance(const std::vector<double>& theta, const std::vector<doubl
 /// Row-wise softmax in float64, [n, C].
 std::vector<double> softmax_rows(const Tensor& logits);
 double norm(const std::vector<double>& v);
+double norm(const Tensor& v);
+/// a + factor · b for float64 tensors of one shape.
+Tensor combine(const Tensor& a, double factor, const Tensor& b);
 double distance(const std::vector<double>& a, const std::vector<double>& b);
 /// ⟨a, b⟩ / (‖a‖ ‖b‖), 0 when either is zero.
 double cosine(const std::vector<double>& a, const std::vector<double>& b);

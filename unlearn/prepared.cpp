@@ -4,7 +4,6 @@
 #include <charconv>
 #include <cmath>
 #include <filesystem>
-#include <unordered_map>
 
 #include "engine/blas.h"
 #include "engine/random.h"
@@ -19,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t chunk = 64;  // samples whose rows are in memory at once
-const char* const manifest_name = "/manifest.json";
+const char *const manifest_name = "/manifest.json", *const state_name = "/state.safetensors";
 
 std::string hash_of_sample(const Samples& s, int64_t i) {
   return Sha256()
@@ -48,22 +47,11 @@ std::vector<std::string> lines_of(const Tensor& bytes, size_t count, const std::
   return out;
 }
 
-Tensor plus(const Tensor& a, double factor, const Tensor& b) {
-  Tensor out = a.clone();
-  double* const y = out.mutable_data<double>();
-  for (int64_t i = 0; i < out.elements(); i++) y[i] += factor * b.data<double>()[i];
-  return out;
-}
-double norm_of(const Tensor& v) { return norm(v.to_vector<double>()); }
-
 // y − f(θ*) − J(θ0 − θ*), [n, C].
 Tensor residuals_at_start(const LinearisedSet& set, const Tensor& theta0, const Tensor& theta_star) {
-  const Tensor moved = rows_times(set, all_positions(set.size()), plus(theta0, -1, theta_star));
-  Tensor r = plus(set.logits.to(DType::float64).contiguous(), 1, moved);
-  double* const p = r.mutable_data<double>();
-  for (int64_t i = 0; i < r.elements(); i++)
-    p[i] = (i % set.classes() == set.labels.data<int64_t>()[i / set.classes()] ? 1 : 0) - p[i];
-  return r;
+  const Positions all = all_positions(set.size());
+  return combine(residuals_of(set, all, set.logits.to(DType::float64).to_vector<double>()), -1,
+                 rows_times(set, all, combine(theta0, -1, theta_star)));
 }
 
 // Rows of the samples, chunk by chunk and in order; sees (first, set, residuals).
@@ -177,7 +165,7 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
                   {"row_hashes", as_bytes_tensor(joined(row_hashes))},
                   {"probe", select(samples, order).inputs},
                   {"probe_positions", Tensor::from<int64_t>({static_cast<int64_t>(order.size())}, order)}};
-  file.save(work + "/state.safetensors");
+  file.save(work + state_name);
   Manifest manifest{.format_version = format_version,
                     .program_version = FASTNTK_VERSION,
                     .blas_kernel_set = blas_kernel_set(),
@@ -197,7 +185,7 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
 Prepared Prepared::open(const std::string& folder, Journal::Access access) {
   Prepared p;
   p.folder_ = folder;
-  const std::string manifest_path = folder + manifest_name, path = folder + "/state.safetensors",
+  const std::string manifest_path = folder + manifest_name, path = folder + state_name,
                     model_path = folder + "/model.safetensors";
   require(fs::is_directory(folder), "{} is not a folder with a prepared state", folder);
   const Manifest manifest = read_manifest(manifest_path, format_version);
@@ -216,6 +204,7 @@ Prepared Prepared::open(const std::string& folder, Journal::Access access) {
   p.theta_star_ = gather(*p.checkpoint_.model, p.subset_);
   const SafeTensors file = SafeTensors::load(path);
   p.ids_ = tensor_in(file, "ids", path).to_vector<int64_t>();
+  for (size_t i = 0; i < p.ids_.size(); i++) p.position_of_[p.ids_[i]] = i;
   p.labels_ = tensor_in(file, "labels", path).to_vector<int64_t>();
   p.sample_hashes_ = lines_of(tensor_in(file, "sample_hashes", path), p.ids_.size(), path);
   p.row_hashes_ = lines_of(tensor_in(file, "row_hashes", path), p.ids_.size(), path);
@@ -235,15 +224,14 @@ Prepared Prepared::open(const std::string& folder, Journal::Access access) {
   const auto last = static_cast<int64_t>(p.journal_->entries().size());
   p.present_.assign(p.ids_.size(), false);
   for (const int64_t i : p.present_after(last)) p.present_[static_cast<size_t>(i)] = true;
-  p.load_system();
+  p.load_system(file);
   p.theta_ = p.theta_after(last);
   return p;
 }
 
 // A and b of D from the file, less what those that have left brought in; one factorisation.
-void Prepared::load_system() {
-  const std::string path = folder_ + "/state.safetensors";
-  const SafeTensors file = SafeTensors::load(path);
+void Prepared::load_system(const SafeTensors& file) {
+  const std::string path = folder_ + state_name;
   SymmetricMatrix gram = matrix_of(tensor_in(file, "gram", path), subset_.size(), path);
   b_ = tensor_in(file, "right_hand_side", path).clone();
   Positions gone;
@@ -258,21 +246,19 @@ void Prepared::load_system() {
     }
     const Gram left = std::move(accumulator).finish();
     gram.add_scaled(-1, left.matrix);
-    b_ = plus(b_, -1, left.right_hand_side.reshape({subset_.size()}));
+    b_ = combine(b_, -1, left.right_hand_side.reshape({subset_.size()}));
   }
   system_ = std::make_unique<DowndatedSystem>(std::move(gram), ridge_, crossover_);
 }
 
 Positions Prepared::present_after(int64_t entry) const {
-  std::unordered_map<int64_t, size_t> position;
-  for (size_t i = 0; i < ids_.size(); i++) position[ids_[i]] = i;
   std::vector<bool> gone(ids_.size(), false);
   require_usage(entry >= 0 && entry <= static_cast<int64_t>(journal_->entries().size()),
                 "the journal of {} has {} entries, there is no entry {}", folder_, journal_->entries().size(), entry);
   for (int64_t k = 0; k < entry; k++)
     for (const int64_t id : journal_->entries()[static_cast<size_t>(k)].ids) {
-      const auto at = position.find(id);
-      require(at != position.end() && !gone[at->second],
+      const auto at = position_of_.find(id);
+      require(at != position_of_.end() && !gone[at->second],
               "entry {} of the journal of {} forgets sample {}, which is not there", k + 1, folder_, id);
       gone[at->second] = true;
     }
@@ -324,7 +310,7 @@ void Prepared::probe(const Tensor& theta, const std::vector<bool>& present, Forg
   const Tensor star = gather_rows(logits_, kept);
   const Tensor now = predict(*moved, gather_rows(probe_inputs_, in_probe)).to(DType::float64).contiguous();
   Tensor predicted(star.shape(), DType::float64);
-  const Tensor direction = plus(theta, -1, theta_star_);
+  const Tensor direction = combine(theta, -1, theta_star_);
   for (size_t from = 0; from < kept.size(); from += chunk) {
     const size_t to = std::min(kept.size(), from + chunk);
     const Positions part(kept.begin() + static_cast<long>(from), kept.begin() + static_cast<long>(to));
@@ -332,9 +318,9 @@ void Prepared::probe(const Tensor& theta, const std::vector<bool>& present, Forg
     predicted.slice(0, static_cast<int64_t>(from), static_cast<int64_t>(to))
         .copy_from(rows_times(set, all_positions(set.size()), direction));
   }
-  const Tensor change = plus(now, -1, star);
-  record.predicted_change = norm_of(predicted), record.actual_change = norm_of(change);
-  const double error = norm_of(plus(change, -1, predicted));
+  const Tensor change = combine(now, -1, star);
+  record.predicted_change = norm(predicted), record.actual_change = norm(change);
+  const double error = norm(combine(change, -1, predicted));
   record.linearisation_error = error == 0 ? 0 : error / record.predicted_change;
   record.advice = record.linearisation_error >= 1 ? "retrain now: the linear model errs by as much as it predicts"
                   : record.linearisation_error >= 0.5
@@ -347,13 +333,11 @@ ForgetRecord Prepared::forget(std::vector<int64_t> ids, bool dry_run) {
   require_usage(!ids.empty(), "there is nothing to forget: no sample was chosen");
   const auto repeated = std::adjacent_find(ids.begin(), ids.end());
   require_usage(repeated == ids.end(), "the id {} is given twice", repeated == ids.end() ? 0 : *repeated);
-  std::unordered_map<int64_t, size_t> position;
-  for (size_t i = 0; i < ids_.size(); i++) position[ids_[i]] = i;
   std::vector<bool> present = present_;
   Positions leaving;
   for (const int64_t id : ids) {
-    const auto at = position.find(id);
-    require_usage(at != position.end(), "the state {} has no sample with the id {}", folder_, id);
+    const auto at = position_of_.find(id);
+    require_usage(at != position_of_.end(), "the state {} has no sample with the id {}", folder_, id);
     require_usage(present[at->second], "the sample with the id {} was forgotten before", id);
     present[at->second] = false;
     leaving.push_back(static_cast<int64_t>(at->second));
@@ -381,23 +365,23 @@ ForgetRecord Prepared::forget(std::vector<int64_t> ids, bool dry_run) {
   r.retained_sha256 = sha256(text);
 
   // The system moves on with the request; should that come to nothing, it is made again from the files.
-  if (!system_) load_system();
+  if (!system_) load_system(SafeTensors::load(folder_ + state_name));
   std::unique_ptr<DowndatedSystem> system = std::move(system_);
   Tensor b = b_;
   r.phases.push_back(measure("solve", [&] {
     std::sort(leaving.begin(), leaving.end());
     const LinearisedSet set{rows_of(leaving), logits_, Tensor::zeros({static_cast<int64_t>(ids.size())}, DType::int64)};
-    b = plus(b_, -1, transposed_rows_times(set, all_positions(set.size()), gather_rows(residuals_, leaving)));
+    b = combine(b_, -1, transposed_rows_times(set, all_positions(set.size()), gather_rows(residuals_, leaving)));
     const int64_t factorisations = system->factorisations();
     system->remove(set.rows);
     const Refinement x = system->solve(b);
     r.representation = system->factorisations() > factorisations ? "factor" : "woodbury";
     r.relative_residual = x.relative_residual;
     r.condition_bound = system->condition_bound(), r.smallest_eigenvalue = system->smallest_eigenvalue();
-    r.theta = plus(plus(theta_star_, 1, x.x), -1, optimum_);
+    r.theta = combine(combine(theta_star_, 1, x.x), -1, optimum_);
   }));
   r.weights_after = sha256_of(r.theta);
-  r.update_norm = norm_of(plus(r.theta, -1, theta_));
+  r.update_norm = norm(combine(r.theta, -1, theta_));
   r.phases.push_back(measure("probe", [&] { probe(r.theta, present, r); }));
   if (dry_run) return r;
   r.phases.push_back(measure("write", [&] {
@@ -436,8 +420,8 @@ Prepared::Recomputed Prepared::recompute(int64_t entry, const Samples& samples, 
   const DowndatedSystem system(std::move(gram.matrix), ridge_, 0);
   const Refinement x = system.solve(gram.right_hand_side.reshape({subset_.size()}));
   Recomputed out{.condition = system.condition_bound(), .relative_residual = x.relative_residual};
-  out.theta = plus(plus(theta_star_, 1, x.x), -1, optimum_);
-  out.difference = norm_of(plus(out.theta, -1, theta_after(entry))) / norm_of(x.x);
+  out.theta = combine(combine(theta_star_, 1, x.x), -1, optimum_);
+  out.difference = norm(combine(out.theta, -1, theta_after(entry))) / norm(x.x);
   out.bound = std::max(1e-8, out.condition * 1e-14);
   return out;
 }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "models/checkpoint.h"
@@ -88,7 +89,7 @@ class Prepared {
 
  private:
   Prepared() = default;
-  void load_system();
+  void load_system(const SafeTensors& file);
   Tensor rows_of(const Positions& positions) const;
   void probe(const Tensor& theta, const std::vector<bool>& present, ForgetRecord& record) const;
 
@@ -100,6 +101,7 @@ class Prepared {
   int64_t crossover_ = 0, rows_start_ = 0;
   DType rows_type_ = DType::float32;
   std::vector<int64_t> ids_, labels_;
+  std::unordered_map<int64_t, size_t> position_of_;  // by id
   std::vector<std::string> sample_hashes_, row_hashes_;
   Tensor theta0_, theta_star_, theta_, optimum_;  // optimum: θ_lin(D) − θ0
   Tensor logits_, residuals_, b_;                 // f(θ*) [n, C]; y − f_lin(θ0) [n, C]; Jᵀr over the present [P]

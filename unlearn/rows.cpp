@@ -95,6 +95,18 @@ Tensor transposed_rows_times(const LinearisedSet& set, const Positions& s, const
   return out;
 }
 
+Tensor residuals_of(const LinearisedSet& set, const Positions& s, const std::vector<double>& predicted) {
+  const int64_t C = set.classes();
+  const auto labels = set.labels.to_vector<int64_t>();
+  Tensor r({static_cast<int64_t>(s.size()), C}, DType::float64);
+  double* const out = r.mutable_data<double>();
+  for (size_t i = 0; i < s.size(); i++)
+    for (int64_t c = 0; c < C; c++)
+      out[static_cast<int64_t>(i) * C + c] =
+          (c == labels[static_cast<size_t>(s[i])] ? 1.0 : 0.0) - predicted[static_cast<size_t>(s[i] * C + c)];
+  return r;
+}
+
 SymmetricMatrix weighted_gram(const LinearisedSet& set, const Positions& s, const Loss& loss, const Tensor& f) {
   check_positions(set, s);
   check_rows(set, "a weighted Gram matrix");

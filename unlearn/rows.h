@@ -35,6 +35,9 @@ Tensor rows_times(const LinearisedSet& set, const Positions& positions, const Te
 /// J_Sᵀ u, [P] for u [|S|, C].
 Tensor transposed_rows_times(const LinearisedSet& set, const Positions& positions, const Tensor& u);
 
+/// One-hot labels of S less `predicted`, numbers [n, C] of the whole set: [|S|, C].
+Tensor residuals_of(const LinearisedSet& set, const Positions& positions, const std::vector<double>& predicted);
+
 /// Σᵢ Jᵢᵀ Λᵢ Jᵢ over S with Λᵢ = Sᵢ Sᵢᵀ from the loss at the logits `f` [|S|, C]; plain Σ JᵢᵀJᵢ where the loss is
 /// quadratic.
 SymmetricMatrix weighted_gram(const LinearisedSet& set, const Positions& positions, const Loss& loss, const Tensor& f);
