@@ -4,8 +4,10 @@
 #include "apps/common.h"
 #include "engine/progress.h"
 
-int main(int argc, char** argv) {
-  using namespace fastntk;
+namespace fastntk {
+namespace {
+
+int run(int argc, char** argv) {
   CLI::App app{"Fast-NTK: machine unlearning with the neural tangent kernel of a parameter-efficient subset"};
   app.name("fastntk");
   app.set_version_flag("--version", FASTNTK_VERSION);
@@ -28,19 +30,29 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError& e) {
-    const int code = app.exit(e);
-    return code == 0 ? 0 : 2;
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+}
+
+int fail(int code, const char* what) {
+  std::fprintf(stderr, "fastntk: %s\n", what);
+  return code;
+}
+
+}  // namespace
+}  // namespace fastntk
+
+int main(int argc, char** argv) {
+  using namespace fastntk;
+  try {
+    return run(argc, argv);
   } catch (const UsageError& e) {
-    fmt::print(stderr, "fastntk: {}\n", e.what());
-    return 2;
+    return fail(2, e.what());
   } catch (const Interrupted& e) {
-    fmt::print(stderr, "fastntk: {}\n", e.what());
-    return 130;
+    return fail(130, e.what());
   } catch (const std::bad_alloc&) {
-    fmt::print(stderr, "fastntk: out of memory\n");
-    return 1;
+    return fail(1, "out of memory");
   } catch (const std::exception& e) {
-    fmt::print(stderr, "fastntk: {}\n", e.what());
-    return 1;
+    return fail(1, e.what());
   }
 }

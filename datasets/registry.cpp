@@ -72,7 +72,7 @@ Dataset load_folder_by_argument(const DatasetRequest& request) {
   if (path.find(',') == std::string::npos && fs::is_directory(path + "/train"))
     for (const char* const test : {"test", "val"})
       if (both.argument == path && fs::is_directory(path + "/" + test))
-        both.argument = path + "/train," + path + "/" + test;
+        both.argument = fmt::format("{0}/train,{0}/{1}", path, test);
   const auto folders = two_parts("folder", "FOLDER", both);
   return request.part == Part::train ? load_image_folder(folders[0]) : load_image_folder(folders[1], folders[0]);
 }

@@ -16,7 +16,6 @@ constexpr size_t size_of(DType t) {
     case DType::float32:
       return 4;
     case DType::float64:
-      return 8;
     case DType::int64:
       return 8;
     case DType::uint8:

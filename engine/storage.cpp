@@ -29,8 +29,8 @@ constexpr size_t huge_page = size_t{2} << 20;
 // Four buckets to a power of two: at most a quarter of a block is unused.
 size_t bucket_size(size_t bytes) {
   if (bytes <= 256) return 256;
-  const size_t step = std::bit_floor(bytes - 1) / 4;
-  return (bytes + step - 1) / step * step;
+  const size_t step = std::bit_floor(bytes - 1) / 4;  // a power of two, at least 64
+  return (bytes + step - 1) & ~(step - 1);
 }
 
 class Cache {

@@ -64,7 +64,8 @@ class Block::Attention final : public Module {
   Variable forward(const Pass& pass, const Variable& x) const override { return rows(pass, x, {}, 0, x.extent(1)); }
   Variable rows(const Pass& pass, const Variable& x, const Variable& prompts, int64_t from, int64_t to) const {
     const int64_t T = x.extent(1);
-    const double factor = 1 / std::sqrt(static_cast<double>(width_ / heads_));
+    const int64_t head_width = width_ / heads_;
+    const double factor = 1 / std::sqrt(static_cast<double>(head_width));
     if (!prompts.defined() && from == 0 && to == T)
       return project_out(pass, self_attention(qkv_.forward(pass, x), heads_, factor));
     Parts parts = project(pass, x, std::min(from, T), std::min(to, T));

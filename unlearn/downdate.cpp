@@ -116,7 +116,7 @@ Tensor DowndatedSystem::apply_inverse(const Tensor& b) const {
 Refinement DowndatedSystem::solve(const Tensor& b) const {
   require(b.shape() == Shape{size()} && b.dtype() == DType::float64, "b must be float64 [{}], got {}", size(),
           b.describe());
-  const Refinement best =
+  Refinement best =
       refine([&](const Tensor& x) { return apply_inverse(x); }, [&](const Tensor& x) { return apply(x); }, b);
   require(best.relative_residual <= largest_residual_allowed,
           "the system of {} unknowns was solved to a relative residual of {:.2e} only, {:.0e} is needed (condition at "

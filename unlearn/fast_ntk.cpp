@@ -63,7 +63,7 @@ FastNtk::FastNtk(const LinearisedSet& set, Positions forget, Tensor theta0, Tens
 // y − f, or onehot − softmax(f), at θ*; moved to θ0 by the linear model where asked for.
 Tensor FastNtk::residuals(const Positions& s, Residual kind, bool from_theta0) const {
   const Tensor logits = set_.logits.to(DType::float64);
-  const Tensor r = residuals_of(set_, s, kind == Residual::softmax ? softmax_rows(logits) : logits.to_vector<double>());
+  Tensor r = residuals_of(set_, s, kind == Residual::softmax ? softmax_rows(logits) : logits.to_vector<double>());
   if (!from_theta0) return r;
   return combine(r, -1, rows_times(set_, s, combine(theta0_, -1, theta_star_)));
 }

@@ -62,7 +62,8 @@ std::pair<JacobianOptions, size_t> settle_sweeps(const Module& model, const RowL
 
 }  // namespace
 
-NtkComputation::NtkComputation(const Module& model, Subset subset, Tensor inputs, Tensor second, NtkOptions options)
+NtkComputation::NtkComputation(const Module& model, Subset subset, const Tensor& inputs, const Tensor& second,
+                               NtkOptions options)
     : model_(model),
       subset_(std::move(subset)),
       inputs_(inputs.contiguous()),

@@ -35,7 +35,7 @@ struct NtkOptions {
 class NtkComputation {
  public:
   /// Plans. inputs [n, …]; `second` undefined: of one set with itself. UsageError where no plan fits the budget.
-  NtkComputation(const Module& model, Subset subset, Tensor inputs, Tensor second, NtkOptions options);
+  NtkComputation(const Module& model, Subset subset, const Tensor& inputs, const Tensor& second, NtkOptions options);
   const NtkChoice& choice() const { return choice_; }
   const NtkProblem& problem() const { return problem_; }
   /// Θ; for plans that are not primal or matrix-free.
