@@ -31,9 +31,10 @@ class TransformStep {
 ///     resize:256:bicubic      the same with the cubic filter
 ///     resize:224x320          to height 224 and width 320 (also with :bicubic)
 ///     crop:224, crop:224x320  the middle; (size − crop) / 2 is rounded to the nearest, halves to the even number
-///     grey                    RGB to grey, L = 0.299 R + 0.587 G + 0.114 B, as Pillow's convert("L"); grey stays as it
-///     is rgb                     grey to RGB by repeating it; RGB stays as it is normalise:imagenet      mean 0.485,
-///     0.456, 0.406 and standard deviation 0.229, 0.224, 0.225 normalise:inception     mean and standard deviation 0.5
+///     grey                    RGB to grey, L = 0.299 R + 0.587 G + 0.114 B, as Pillow's convert("L"); grey stays
+///     rgb                     grey to RGB by repeating it; RGB stays
+///     normalise:imagenet      mean 0.485, 0.456, 0.406 and standard deviation 0.229, 0.224, 0.225
+///     normalise:inception     mean and standard deviation 0.5
 ///     normalise:M:M:M:S:S:S   these: one mean per channel, then one deviation per channel
 ///
 /// `normalise` comes last. Resizing is that of resample.h: the pixels are those of Pillow and of torchvision's and
