@@ -37,6 +37,12 @@ std::vector<double> numbers_of(const std::string& text, const std::string& what)
   return out;
 }
 
+Normalisation normalisation_of(const Dataset& data, const std::map<std::string, std::string>& metadata) {
+  const auto mean = metadata.find("normalisation.mean"), stddev = metadata.find("normalisation.stddev");
+  if (mean == metadata.end() || stddev == metadata.end()) return Normalisation::identity(data.channels());
+  return {numbers_of(mean->second, "normalisation.mean"), numbers_of(stddev->second, "normalisation.stddev")};
+}
+
 }  // namespace
 
 void add_common(CLI::App& command, Common& c) {
@@ -161,17 +167,20 @@ void put_data(std::map<std::string, std::string>& entries, const std::string& pr
 }
 
 Samples to_samples(const Dataset& data, const std::map<std::string, std::string>& metadata, DType dtype) {
-  Normalisation n = Normalisation::identity(data.channels());
-  const auto mean = metadata.find("normalisation.mean"), stddev = metadata.find("normalisation.stddev");
-  if (mean != metadata.end() && stddev != metadata.end())
-    n = {numbers_of(mean->second, "normalisation.mean"), numbers_of(stddev->second, "normalisation.stddev")};
   std::vector<int64_t> all(static_cast<size_t>(data.size()));
   for (size_t i = 0; i < all.size(); i++) all[i] = static_cast<int64_t>(i);
   Samples out;
-  out.inputs = data.images_as_float(all, n, dtype);
+  out.inputs = data.images_as_float(all, normalisation_of(data, metadata), dtype);
   out.labels = data.has_labels() ? data.labels_at(all) : Tensor();
   out.ids = data.ids();
   return out;
+}
+
+SampleSource sample_source(const Dataset& data, const std::map<std::string, std::string>& metadata, DType dtype) {
+  return {data.labels(), data.ids(),
+          [data, dtype, normalisation = normalisation_of(data, metadata)](const std::vector<int64_t>& positions) {
+            return data.images_as_float(positions, normalisation, dtype);
+          }};
 }
 
 void add_train_flags(CLI::App& command, TrainFlags& flags) {
@@ -182,7 +191,8 @@ void add_train_flags(CLI::App& command, TrainFlags& flags) {
                   "every class); class weights behind a colon, as in ce:1,2,1")
       ->capture_default_str();
   command.add_option("--label-smoothing", c.label_smoothing, "for cross-entropy, in [0, 1)")->capture_default_str();
-  command.add_option("--epochs", c.epochs, "passes over the data")->capture_default_str();
+  command.add_option("--epochs", c.epochs, "passes over the data; 0: the weights stay as they are")
+      ->capture_default_str();
   command.add_option("--batch", c.batch_size, "samples per step")->capture_default_str();
   command.add_option("--lr", c.learning_rate, "peak learning rate")->capture_default_str();
   command

@@ -51,6 +51,8 @@ void put_transform(std::map<std::string, std::string>& metadata, const std::stri
 Dataset load_samples(const DataFlags& flags, const Common& common, Part part);
 /// Normalised with the mean and deviation that the model was trained with (its metadata), in the model's type.
 Samples to_samples(const Dataset& data, const std::map<std::string, std::string>& metadata, DType dtype);
+/// The same, normalised when they are asked for.
+SampleSource sample_source(const Dataset& data, const std::map<std::string, std::string>& metadata, DType dtype);
 void put_normalisation(std::map<std::string, std::string>& metadata, const Normalisation& normalisation);
 void put_data(std::map<std::string, std::string>& entries, const std::string& prefix, const DataFlags& flags,
               const Dataset& data);

@@ -10,4 +10,21 @@ Samples select(const Samples& samples, const std::vector<int64_t>& positions) {
   return out;
 }
 
+SampleSource::SampleSource(Tensor labels, std::vector<int64_t> ids, Inputs inputs)
+    : labels_(std::move(labels)), ids_(std::move(ids)), inputs_(std::move(inputs)) {
+  require(labels_.shape() == Shape{size()}, "{} samples need as many labels, got {}", size(), labels_.shape().str());
+}
+
+SampleSource::SampleSource(const Samples& samples)
+    : SampleSource(samples.labels, samples.ids, [inputs = samples.inputs](const std::vector<int64_t>& positions) {
+        return gather_rows(inputs, positions);
+      }) {}
+
+Samples SampleSource::at(const std::vector<int64_t>& positions) const {
+  for (const int64_t i : positions) require(i >= 0 && i < size(), "position {} in a set of {} samples", i, size());
+  Samples out{.inputs = inputs_(positions), .labels = gather_rows(labels_, positions)};
+  for (const int64_t i : positions) out.ids.push_back(ids_[static_cast<size_t>(i)]);
+  return out;
+}
+
 }  // namespace fastntk

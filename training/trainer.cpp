@@ -139,8 +139,8 @@ TrainResult train(Module& model, const Subset& subset, const Samples& samples, c
                   const std::string& title, const std::optional<std::string>& checkpoint) {
   const int64_t n = samples.size();
   require(n > 0, "{}: there are no samples to train on", title);
-  require_usage(config.epochs >= 1 && config.batch_size >= 1, "epochs and batch size must be at least 1, got {} and {}",
-                config.epochs, config.batch_size);
+  require_usage(config.epochs >= 0, "the number of epochs must not be negative, got {}", config.epochs);
+  require_usage(config.batch_size >= 1, "the batch size must be at least 1, got {}", config.batch_size);
   require_usage(config.learning_rate > 0 && std::isfinite(config.learning_rate),
                 "the learning rate must be positive, got {}", config.learning_rate);
   require_usage(config.l2 >= 0, "the factor of the L2 term must not be negative, got {}", config.l2);
