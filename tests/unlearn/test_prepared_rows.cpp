@@ -1,0 +1,89 @@
+// Rows computed in pieces, interrupted and resumed.
+#include "unlearn/prepared_rows.h"
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+
+#include "engine/file.h"
+#include "temporary_folder.h"
+#include "unlearn/small_models.h"
+
+using namespace fastntk;
+
+namespace {
+
+constexpr int64_t n = 150;  // three pieces
+
+struct Seen {
+  std::vector<Tensor> rows, logits;
+  std::vector<std::string> hashes;
+  SeePart see() {
+    return [this](const LinearisedPart& part) {
+      REQUIRE(part.first == static_cast<int64_t>(hashes.size()));
+      rows.push_back(part.set.rows.clone());
+      logits.push_back(part.set.logits.clone());
+      hashes.insert(hashes.end(), part.sample_hashes.begin(), part.sample_hashes.end());
+    };
+  }
+};
+
+bool operator==(const Seen& a, const Seen& b) {
+  if (a.hashes != b.hashes || a.rows.size() != b.rows.size()) return false;
+  for (size_t i = 0; i < a.rows.size(); i++)
+    if (!same_bits(a.rows[i], b.rows[i]) || !same_bits(a.logits[i], b.logits[i])) return false;
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("rows that an interrupted run left are not computed again, and the bits are the same", "[prepared]") {
+  const Model model =
+      make_model({.architecture = "resnet20", .classes = 4, .channels = 1, .options = {{"width", "4"}}}, 3);
+  const Samples samples = random_samples(n, {8, 8, 1}, 4, 5, DType::float32);
+  const Subset subset = choose(*model, "bn");
+  const TemporaryFolder folder;
+  const std::string file = folder / "rows.pieces";
+  Seen expected;
+  linearise(*model, subset, samples, {}, expected.see());
+  REQUIRE(expected.hashes.size() == n);
+  CHECK(expected.hashes[7] == hash_of_sample(samples, 7));
+
+  // A source that fails once rows of 64 samples are done, and counts what is asked of it.
+  int64_t asked = 0, allowed = 1 + 64;
+  const SampleSource source(samples.labels, samples.ids, [&](const std::vector<int64_t>& positions) {
+    asked += static_cast<int64_t>(positions.size());
+    if (asked > allowed) throw Error("the lights went out");
+    return gather_rows(samples.inputs, positions);
+  });
+  Seen never;
+  CHECK_THROWS_WITH(linearise_resumably(*model, subset, source, {}, file, "key", never.see()),
+                    Catch::Contains("lights"));
+  CHECK(never.hashes.empty());
+  REQUIRE(file_exists(file));
+
+  SECTION("it goes on") {
+    asked = 0, allowed = 1 + 64 + (n - 64);  // one to plan, those that are compared, those that are missing
+    Seen resumed;
+    linearise_resumably(*model, subset, source, {}, file, "key", resumed.see());
+    CHECK(asked == allowed);
+    CHECK(resumed == expected);
+    CHECK_FALSE(file_exists(file));
+  }
+  SECTION("a piece that is not whole is computed again") {
+    std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);
+    Seen resumed;
+    linearise_resumably(*model, subset, samples, {}, file, "key", resumed.see());
+    CHECK(resumed == expected);
+  }
+  SECTION("another computation begins anew") {
+    Seen resumed;
+    linearise_resumably(*model, subset, samples, {}, file, "another key", resumed.see());
+    CHECK(resumed == expected);
+  }
+  SECTION("rows of other samples are refused") {
+    Samples other = samples;
+    other.inputs = random_samples(n, {8, 8, 1}, 4, 6, DType::float32).inputs;
+    CHECK_THROWS_WITH(linearise_resumably(*model, subset, other, {}, file, "key", never.see()),
+                      Catch::Contains("other samples"));
+  }
+}

@@ -1,0 +1,35 @@
+// The rows that a prepared state is made of, computed in pieces: a run that was interrupted goes on where it stopped.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "datasets/samples.h"
+#include "unlearn/jacobian.h"
+#include "unlearn/rows.h"
+
+namespace fastntk {
+
+/// Samples [first, first + set.size()) of a source, linearised at the model's present weights.
+struct LinearisedPart {
+  int64_t first = 0;
+  LinearisedSet set;
+  std::vector<std::string> sample_hashes;  ///< hash_of_sample of each
+};
+
+/// SHA-256 of a sample: its id, its label and its inputs.
+std::string hash_of_sample(const Samples& samples, int64_t position);
+
+/// Hands the samples of `source` to `see`, in order and some at a time.
+using SeePart = std::function<void(const LinearisedPart& part)>;
+void linearise(const Module& model, const Subset& subset, const SampleSource& source, const JacobianOptions& options,
+               const SeePart& see);
+
+/// The same by way of a file of pieces, which stays when the computation is interrupted; the next one with the same
+/// `key` goes on from there. `see` is called when all is computed. The file is removed at the end. An Error if it has
+/// rows of other samples.
+void linearise_resumably(const Module& model, const Subset& subset, const SampleSource& source,
+                         const JacobianOptions& options, const std::string& file, const std::string& key,
+                         const SeePart& see);
+
+}  // namespace fastntk
