@@ -234,6 +234,16 @@ TEST_CASE("a loss that is not finite is an error that names the op") {
   CHECK_THAT(message("head"), Contains("not finite"));
 }
 
+TEST_CASE("training of no epochs changes nothing") {
+  const Model model = small_resnet();
+  const Subset subset = choose(*model, "bn");
+  const Tensor before = gather(*model, subset);
+  TrainConfig config = config_of(Mode::eval);
+  config.epochs = 0;
+  CHECK(train(*model, subset, samples(9), config, "test").steps == 0);
+  CHECK(same_bits(gather(*model, subset), before));
+}
+
 TEST_CASE("training refuses what cannot be meant") {
   Progress::set_quiet(true);
   const Model model = small_resnet();
@@ -243,7 +253,7 @@ TEST_CASE("training refuses what cannot be meant") {
     change(config);
     train(*model, subset, samples(n), config, "test");
   };
-  CHECK_THROWS_AS(attempt([](TrainConfig& c) { c.epochs = 0; }), UsageError);
+  CHECK_THROWS_AS(attempt([](TrainConfig& c) { c.epochs = -1; }), UsageError);
   CHECK_THROWS_AS(attempt([](TrainConfig& c) { c.batch_size = 0; }), UsageError);
   CHECK_THROWS_AS(attempt([](TrainConfig& c) { c.learning_rate = std::nan(""); }), UsageError);
   CHECK_THROWS_AS(attempt([](TrainConfig& c) { c.learning_rate = 0; }), UsageError);
