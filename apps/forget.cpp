@@ -15,7 +15,7 @@ struct Flags {
   Common common;
   std::string model, state, output, record, ids, ids_file, where;
   int64_t label = -1;
-  bool dry_run = false;
+  bool dry_run = false, compact = false;
 };
 
 // The samples that the model was fine-tuned on, from its metadata.
@@ -75,6 +75,13 @@ void run_forget(const Flags& f, const CLI::App& command) {
   Report report = new_report(command);
   const Stopwatch clock;
   Prepared state = Prepared::open(f.state, f.dry_run ? Journal::Access::read : Journal::Access::write);
+  if (f.compact) {
+    require_usage(!f.dry_run && f.ids.empty() && f.ids_file.empty() && f.label < 0 && f.where.empty(),
+                  "--compact is a request of its own, without samples to forget");
+    fmt::print("{}, {}\n", state.compact() ? "rows that left are folded into a new factor" : "nothing to fold",
+               format_duration(clock.seconds()));
+    return finish(report, f.common);
+  }
   const ForgetRecord r = state.forget(chosen_ids(f, state), f.dry_run);
   const double seconds = clock.seconds();
   fmt::print(
@@ -156,6 +163,7 @@ void add_forget(CLI::App& app) {
   c->add_option("--class", f->label, "all that are left of a class");
   c->add_option("--where", f->where, "rules that choose among those left: 'class:9 first:3', random:0.1, …");
   c->add_flag("--dry-run", f->dry_run, "say what would change; write nothing to the state");
+  c->add_flag("--compact", f->compact, "instead: fold the rows that left into a new factor");
   c->add_option("-o,--output", f->output, "also write the model with the new weights to this file");
   add_common(*c, f->common);
   c->callback([f, c] { run_forget(*f, *c); });

@@ -14,6 +14,14 @@ class Cholesky {
   /// Factors in place: move A in, or pass `a.clone()` to keep it. Error naming the pivot and ρ if A + ρI is not
   /// positive definite; error if A has a NaN or infinity, or ρ is negative.
   explicit Cholesky(SymmetricMatrix a, double ridge = 0);
+  /// From what factor(), ridge() and one_norm() of another gave, kept in a file meanwhile; no factorisation.
+  static Cholesky from_factor(SymmetricMatrix factor, double ridge, double one_norm) {
+    return {std::move(factor), ridge, one_norm};
+  }
+  /// L, in the lower triangles of the tiles.
+  const SymmetricMatrix& factor() const { return factor_; }
+  /// ‖A + ρI‖₁
+  double one_norm() const { return norm_; }
   int64_t size() const { return factor_.size(); }
   double ridge() const { return ridge_; }
   /// (A + ρI)⁻¹ b for b [n] or [n, R], float64. A column's bits do not depend on the other columns.
@@ -22,6 +30,8 @@ class Cholesky {
   double condition_estimate() const;
 
  private:
+  Cholesky(SymmetricMatrix factor, double ridge, double norm)
+      : factor_(std::move(factor)), ridge_(ridge), norm_(norm) {}
   void factorise_diagonal(int64_t k);
 
   SymmetricMatrix factor_;  // L; the upper triangles of diagonal tiles still hold A

@@ -83,12 +83,18 @@ void mirror_diagonal_tiles(SymmetricMatrix& matrix) {
 
 }  // namespace
 
+GramAccumulator::GramAccumulator(SymmetricMatrix start, double sign) : GramAccumulator(std::move(start), 0, sign) {}
+
 GramAccumulator::GramAccumulator(int64_t columns, int64_t right_hand_sides)
-    : tiling_(tiling_of(columns)),
+    : GramAccumulator(SymmetricMatrix(columns), right_hand_sides, 1) {}
+
+GramAccumulator::GramAccumulator(SymmetricMatrix start, int64_t right_hand_sides, double sign)
+    : tiling_(start.tiling()),
       right_hand_sides_(right_hand_sides),
+      sign_(sign),
       block_(sizeof(double) * static_cast<size_t>(tiling_.padded() * block_extent)),
       residuals_(sizeof(double) * static_cast<size_t>(right_hand_sides * block_extent)),
-      matrix_(columns),
+      matrix_(std::move(start)),
       sums_(sizeof(double) * static_cast<size_t>(right_hand_sides * tiling_.padded())) {
   std::fill_n(block_.as<double>(), tiling_.padded() * block_extent, 0.0);
   std::fill_n(residuals_.as<double>(), right_hand_sides * block_extent, 0.0);
@@ -142,11 +148,11 @@ void GramAccumulator::flush() {
     const LowerTile at(t);
     double* const out = matrix_.tile(at.row, at.column);
     if (at.row != at.column) {
-      blas::gemm('N', 'T', extent, extent, block_extent, 1.0, panel(at.row), extent, panel(at.column), extent, 1.0, out,
-                 extent);
+      blas::gemm('N', 'T', extent, extent, block_extent, sign_, panel(at.row), extent, panel(at.column), extent, 1.0,
+                 out, extent);
       return;
     }
-    blas::syrk('L', 'N', extent, block_extent, 1.0, panel(at.row), extent, 1.0, out, extent);
+    blas::syrk('L', 'N', extent, block_extent, sign_, panel(at.row), extent, 1.0, out, extent);
     double sum[Tiling::largest];
     for (int64_t r = 0; r < right_hand_sides_; r++) {
       std::fill_n(sum, extent, 0.0);

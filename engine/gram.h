@@ -21,6 +21,8 @@ class GramAccumulator {
  public:
   /// For rows of `columns` (P) numbers with `right_hand_sides` (R, may be 0) residuals each.
   explicit GramAccumulator(int64_t columns, int64_t right_hand_sides = 1);
+  /// Adds sign · JᵀJ to a matrix that is there, in its memory; without right-hand sides.
+  GramAccumulator(SymmetricMatrix start, double sign);
   /// rows [..., P] float32 or float64, leading axes flattened in order; residuals: as many times R elements in that
   /// order (undefined if R is 0). Error naming row and column of a NaN or infinity; the accumulator is of no use after
   /// it.
@@ -34,12 +36,14 @@ class GramAccumulator {
   Gram finish() &&;
 
  private:
+  GramAccumulator(SymmetricMatrix start, int64_t right_hand_sides, double sign);
   template <class T>
   void collect(const Tensor& rows, int64_t from, int64_t count);
   void flush();
 
   Tiling tiling_;
   int64_t right_hand_sides_, rows_ = 0, filled_ = 0;
+  double sign_ = 1;
   Buffer block_;      // [tile, row, column in tile]
   Buffer residuals_;  // [R, row]
   SymmetricMatrix matrix_;

@@ -54,6 +54,15 @@ DowndatedSystem::DowndatedSystem(SymmetricMatrix a, double ridge, int64_t crosso
   factorise();
 }
 
+DowndatedSystem::DowndatedSystem(SymmetricMatrix a, Cholesky factor, double condition, int64_t crossover)
+    : matrix_(std::move(a)),
+      ridge_(factor.ridge()),
+      crossover_(crossover),
+      factor_(std::move(factor)),
+      condition_(condition) {
+  require(factor_->size() == size(), "a factor of size {} for a matrix of size {}", factor_->size(), size());
+}
+
 void DowndatedSystem::factorise() {
   removed_ = solved_ = {};
   schur_.reset();
@@ -64,40 +73,68 @@ void DowndatedSystem::factorise() {
   factorisations_++;
 }
 
-void DowndatedSystem::absorb(double sign, const Tensor& rows) {
-  GramAccumulator gram(size(), 0);
-  gram.add(rows);
-  matrix_.add_scaled(sign, std::move(gram).finish().matrix);
+// In the memory of A: a second matrix beside A and L would be more than a state may take.
+void DowndatedSystem::absorb(double sign, const RowPieces& pieces) {
+  GramAccumulator gram(std::move(matrix_), sign);
+  pieces([&](const Tensor& rows) { gram.add(rows); });
+  matrix_ = std::move(gram).finish().matrix;
 }
 
 void DowndatedSystem::remove(const Tensor& rows) {
-  const Tensor leaving = as_matrix(rows, size());
-  if (leaving.extent(0) == 0) return;
-  const Tensor all = below(removed_, leaving);
-  const int64_t m = all.extent(0);
-  const auto factor_without = [&] {
-    absorb(-1, all);
+  remove(as_matrix(rows, size()).extent(0), [&](const auto& see) { see(rows); });
+}
+
+void DowndatedSystem::remove(int64_t count, const RowPieces& pieces) {
+  if (count == 0) return;
+  const auto factor_without = [&](const RowPieces& leaving) {
+    absorb(-1, [&](const auto& see) {
+      if (removed_.defined()) see(removed_);
+      leaving(see);
+    });
     factorise();
   };
-  if (m > crossover_) return factor_without();
-  const Tensor solved =
-      below(solved_, factor_->solve(leaving.transpose(0, 1).contiguous()).transpose(0, 1).contiguous());
-  Tensor schur = dual_gram(all, solved).contiguous().clone();
+  if (pending_rows() + count > crossover_) return factor_without(pieces);
+  Tensor leaving;
+  pieces([&](const Tensor& rows) { leaving = below(leaving, as_matrix(rows, size())); });
+  const Tensor solved = factor_->solve(leaving.transpose(0, 1).contiguous()).transpose(0, 1).contiguous();
+  if (!follow_with(below(removed_, leaving), below(solved_, solved)))
+    factor_without([&](const auto& see) { see(leaving); });
+}
+
+// Woodbury with these rows; false, and nothing done, where I − U K Uᵀ is too close to singular.
+bool DowndatedSystem::follow_with(const Tensor& removed, const Tensor& solved) {
+  const int64_t m = removed.extent(0);
+  Tensor schur = dual_gram(removed, solved).contiguous().clone();
   double* const s = schur.mutable_data<double>();
   for (int64_t i = 0; i < m; i++)
     for (int64_t j = 0; j < m; j++) s[i * m + j] = (i == j ? 1 : 0) - s[i * m + j];
   SymmetricMatrix small = SymmetricMatrix::from(schur);
   const double smallest = small.eigenvalues().data<double>()[0];
-  if (smallest < smallest_eigenvalue_allowed) return factor_without();
+  if (smallest < smallest_eigenvalue_allowed) return false;
   schur_.emplace(std::move(small));
-  removed_ = all, solved_ = solved, smallest_eigenvalue_ = smallest;
+  removed_ = removed, solved_ = solved, smallest_eigenvalue_ = smallest;
+  return true;
+}
+
+void DowndatedSystem::resume(const Tensor& pending, const Tensor& solved) {
+  require(!removed_.defined() && pending.shape() == solved.shape(),
+          "rows {} and their solutions {} to go on from, {} rows are there", pending.describe(), solved.describe(),
+          pending_rows());
+  require(follow_with(as_matrix(pending, size()), as_matrix(solved, size())),
+          "the rows to go on from leave a system that is singular to rounding");
+}
+
+void DowndatedSystem::compact() {
+  if (!removed_.defined()) return;
+  absorb(-1, [&](const auto& see) { see(removed_); });
+  factorise();
 }
 
 void DowndatedSystem::add(const Tensor& rows) {
   const Tensor arriving = as_matrix(rows, size());
   if (arriving.extent(0) == 0) return;
-  if (removed_.defined()) absorb(-1, removed_);
-  absorb(1, arriving);
+  if (removed_.defined()) absorb(-1, [&](const auto& see) { see(removed_); });
+  absorb(1, [&](const auto& see) { see(arriving); });
   factorise();
 }
 

@@ -19,7 +19,11 @@ using nlohmann::json;
 
 // Keys in alphabetical order and no spaces: the same entry is always the same text.
 json body_of(const JournalEntry& e) {
-  return {{"number", e.number}, {"kind", e.kind}, {"ids", e.ids}, {"hashes", e.hashes}};
+  return {{"number", e.number},
+          {"kind", e.kind},
+          {"ids", e.ids},
+          {"representation", e.representation},
+          {"hashes", e.hashes}};
 }
 
 std::string hash_of(const JournalEntry& e, const std::string& before) { return sha256(before + body_of(e).dump()); }
@@ -29,6 +33,7 @@ JournalEntry parse(const std::string& line) {
   return {.number = j.at("number").get<int64_t>(),
           .kind = j.at("kind").get<std::string>(),
           .ids = j.at("ids").get<std::vector<int64_t>>(),
+          .representation = j.at("representation").get<std::string>(),
           .hashes = j.at("hashes").get<std::map<std::string, std::string>>(),
           .hash = j.at("hash").get<std::string>()};
 }

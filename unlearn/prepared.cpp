@@ -9,6 +9,7 @@
 #include "engine/random.h"
 #include "engine/sha256.h"
 #include "training/gradient.h"
+#include "unlearn/kept_system.h"
 #include "unlearn/metrics.h"
 #include "unlearn/state_files.h"
 
@@ -18,7 +19,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t chunk = 64;  // samples whose rows are in memory at once
-const char *const manifest_name = "/manifest.json", *const state_name = "/state.safetensors";
+const char *const manifest_name = "/manifest.json", *const state_name = "/state.safetensors",
+                  *const first_factor = "factor-000000.safetensors";
 
 std::string hash_of_sample(const Samples& s, int64_t i) {
   return Sha256()
@@ -71,21 +73,16 @@ void linearise(const Module& model, const Subset& subset, const Samples& samples
   }
 }
 
-// The number of rows from which a new factor is cheaper than Woodbury, on this machine: of 8 columns' solves, whose
-// time grows with the number of rows, against a factorisation.
-int64_t measure_crossover(const SymmetricMatrix& a, double ridge) {
-  const Stopwatch factor_clock;
-  const Cholesky factor(a.clone(), ridge);
-  const double factorise = factor_clock.seconds();
-  const Tensor columns = Tensor::full({a.size(), 8}, 1, DType::float64);
-  const Stopwatch solve_clock;
+// The rows that may leave by Woodbury before a new factor is cheaper, on this machine: what a row's solve takes, of
+// eight together, against what making a new factor and writing it take. Not more than 512 or P/8: what has left is
+// carried along by every later request.
+int64_t measure_crossover(const Cholesky& factor, double seconds_of_factor) {
+  const Tensor columns = Tensor::full({factor.size(), 8}, 1, DType::float64);
+  const Stopwatch clock;
   static_cast<void>(factor.solve(columns));
-  const double per_row = solve_clock.seconds() / 8;
-  return std::clamp<int64_t>(static_cast<int64_t>(factorise / std::max(per_row, 1e-9)), 1, a.size() / 4 + 1);
-}
-
-std::string entry_file(const std::string& folder, const char* kind, int64_t entry, const char* ending) {
-  return fmt::format("{}/{}-{:06}.{}", folder, kind, entry, ending);
+  const double per_row = clock.seconds() / 8;
+  return std::clamp<int64_t>(static_cast<int64_t>(seconds_of_factor / std::max(per_row, 1e-9)), 1,
+                             std::min<int64_t>(512, factor.size() / 8 + 1));
 }
 
 const Tensor& tensor_in(const SafeTensors& file, const char* name, const std::string& path) {
@@ -141,9 +138,13 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   }
   Gram gram = std::move(accumulator).finish();
   const Tensor b = gram.right_hand_side.reshape({P});
-  const int64_t crossover = options.crossover >= 0 ? options.crossover : measure_crossover(gram.matrix, ridge);
-  const Tensor tiles = tiles_of(gram.matrix);
-  const Tensor optimum = DowndatedSystem(std::move(gram.matrix), ridge, crossover).solve(b).x;
+  const Stopwatch clock;
+  Cholesky factor(gram.matrix.clone(), ridge);
+  const int64_t crossover = options.crossover >= 0 ? options.crossover : measure_crossover(factor, clock.seconds());
+  const double condition = factor.condition_estimate();
+  const DowndatedSystem system(std::move(gram.matrix), std::move(factor), condition, crossover);
+  const Tensor optimum = system.solve(b).x;
+  const std::string factor_hash = write_factor(work, 0, system, b);
 
   // The probe: those with the smallest random numbers, by position.
   Positions order = all_positions(n);
@@ -154,9 +155,7 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   std::sort(order.begin(), order.end());
 
   SafeTensors file;
-  file.tensors = {{"gram", tiles},
-                  {"right_hand_side", b},
-                  {"optimum", optimum},
+  file.tensors = {{"optimum", optimum},
                   {"logits", logits},
                   {"residuals", residuals},
                   {"ids", Tensor::from<int64_t>({n}, samples.ids)},
@@ -176,6 +175,7 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
                                  {"crossover", std::to_string(crossover)}}};
   for (const char* const name : {"model.safetensors", "rows.safetensors", "state.safetensors"})
     manifest.file_hashes[name] = sha256_of_file(work + "/" + name);
+  manifest.file_hashes[first_factor] = factor_hash;
   { const Journal empty(work + "/journal.jsonl", Journal::Access::write); }
   write_manifest(work + manifest_name, manifest);
   fs::rename(work, folder);
@@ -224,31 +224,24 @@ Prepared Prepared::open(const std::string& folder, Journal::Access access) {
   const auto last = static_cast<int64_t>(p.journal_->entries().size());
   p.present_.assign(p.ids_.size(), false);
   for (const int64_t i : p.present_after(last)) p.present_[static_cast<size_t>(i)] = true;
-  p.load_system(file);
   p.theta_ = p.theta_after(last);
+  const auto expected_factor = manifest.file_hashes.find(first_factor);
+  require(expected_factor != manifest.file_hashes.end(), "{} has no hash of {}", manifest_path, first_factor);
+  p.first_factor_hash_ = expected_factor->second;
+  if (access == Journal::Access::write) remove_superseded(folder, *p.journal_);
   return p;
 }
 
-// A and b of D from the file, less what those that have left brought in; one factorisation.
-void Prepared::load_system(const SafeTensors& file) {
-  const std::string path = folder_ + state_name;
-  SymmetricMatrix gram = matrix_of(tensor_in(file, "gram", path), subset_.size(), path);
-  b_ = tensor_in(file, "right_hand_side", path).clone();
-  Positions gone;
-  for (size_t i = 0; i < present_.size(); i++)
-    if (!present_[i]) gone.push_back(static_cast<int64_t>(i));
-  if (!gone.empty()) {
-    GramAccumulator accumulator(subset_.size());
-    for (size_t from = 0; from < gone.size(); from += chunk) {
-      const Positions part(gone.begin() + static_cast<long>(from),
-                           gone.begin() + static_cast<long>(std::min(gone.size(), from + chunk)));
-      accumulator.add(rows_of(part), gather_rows(residuals_, part));
-    }
-    const Gram left = std::move(accumulator).finish();
-    gram.add_scaled(-1, left.matrix);
-    b_ = combine(b_, -1, left.right_hand_side.reshape({subset_.size()}));
-  }
-  system_ = std::make_unique<DowndatedSystem>(std::move(gram), ridge_, crossover_);
+void Prepared::load_system() {
+  KeptSystem kept = read_kept_system(folder_, *journal_, first_factor_hash_, subset_.size(), ridge_, crossover_,
+                                     [&](const JournalEntry& entry) {
+                                       Positions left;
+                                       for (const int64_t id : entry.ids)
+                                         left.push_back(static_cast<int64_t>(position_of_.at(id)));
+                                       std::sort(left.begin(), left.end());
+                                       return rows_of(left);
+                                     });
+  system_ = std::move(kept.system), b_ = kept.right_hand_side;
 }
 
 Positions Prepared::present_after(int64_t entry) const {
@@ -269,6 +262,7 @@ Positions Prepared::present_after(int64_t entry) const {
 }
 
 Tensor Prepared::theta_after(int64_t entry) const {
+  while (entry > 0 && journal_->entries().at(static_cast<size_t>(entry - 1)).kind == "compact") entry--;
   if (entry == 0) return theta_star_;
   const std::string path = entry_file(folder_, "weights", entry, "safetensors");
   const auto& hashes = journal_->entries().at(static_cast<size_t>(entry - 1)).hashes;
@@ -328,6 +322,30 @@ void Prepared::probe(const Tensor& theta, const std::vector<bool>& present, Forg
                       : "none needed";
 }
 
+// Rows of the samples at these positions, some at a time; what they brought into b is taken off it.
+void Prepared::take_off(const Positions& leaving, Tensor& b, const std::function<void(const Tensor&)>& see) const {
+  for (size_t from = 0; from < leaving.size(); from += chunk) {
+    const Positions part(leaving.begin() + static_cast<long>(from),
+                         leaving.begin() + static_cast<long>(std::min(leaving.size(), from + chunk)));
+    const LinearisedSet set{rows_of(part), logits_, Tensor::zeros({static_cast<int64_t>(part.size())}, DType::int64)};
+    b = combine(b, -1, transposed_rows_times(set, all_positions(set.size()), gather_rows(residuals_, part)));
+    see(set.rows);
+  }
+}
+
+bool Prepared::compact() {
+  if (!system_) load_system();
+  if (system_->pending_rows() == 0) return false;
+  const auto entry = static_cast<int64_t>(journal_->entries().size()) + 1;
+  std::unique_ptr<DowndatedSystem> system = std::move(system_);
+  system->compact();
+  const std::string hash = write_factor(folder_, entry, *system, b_);
+  journal_->append({.kind = "compact", .representation = "factor", .hashes = {{"factor", hash}}});
+  remove_superseded(folder_, *journal_);
+  system_ = std::move(system);
+  return true;
+}
+
 ForgetRecord Prepared::forget(std::vector<int64_t> ids, bool dry_run) {
   std::sort(ids.begin(), ids.end());
   require_usage(!ids.empty(), "there is nothing to forget: no sample was chosen");
@@ -364,16 +382,15 @@ ForgetRecord Prepared::forget(std::vector<int64_t> ids, bool dry_run) {
     if (present[i]) text += sample_hashes_[i] + "\n";
   r.retained_sha256 = sha256(text);
 
-  // The system moves on with the request; should that come to nothing, it is made again from the files.
-  if (!system_) load_system(SafeTensors::load(folder_ + state_name));
+  std::sort(leaving.begin(), leaving.end());
+  // The system moves on with the request; should that come to nothing, it is read again from the files.
+  if (!system_) r.phases.push_back(measure("read", [&] { load_system(); }));
   std::unique_ptr<DowndatedSystem> system = std::move(system_);
   Tensor b = b_;
+  const int64_t rows = static_cast<int64_t>(ids.size()) * logits_.extent(1);
   r.phases.push_back(measure("solve", [&] {
-    std::sort(leaving.begin(), leaving.end());
-    const LinearisedSet set{rows_of(leaving), logits_, Tensor::zeros({static_cast<int64_t>(ids.size())}, DType::int64)};
-    b = combine(b_, -1, transposed_rows_times(set, all_positions(set.size()), gather_rows(residuals_, leaving)));
     const int64_t factorisations = system->factorisations();
-    system->remove(set.rows);
+    system->remove(rows, [&](const auto& see) { take_off(leaving, b, see); });
     const Refinement x = system->solve(b);
     r.representation = system->factorisations() > factorisations ? "factor" : "woodbury";
     r.relative_residual = x.relative_residual;
@@ -388,12 +405,19 @@ ForgetRecord Prepared::forget(std::vector<int64_t> ids, bool dry_run) {
     SafeTensors weights;
     weights.tensors = {{"theta", r.theta}};
     weights.save(entry_file(folder_, "weights", r.entry, "safetensors"));
+    const bool factored = r.representation == "factor";
+    const std::string solved_hash =
+        factored ? write_factor(folder_, r.entry, *system, b) : write_pending(folder_, r.entry, *system, rows, b);
     const std::string record = r.json();
     write_file_atomically(entry_file(folder_, "record", r.entry, "json"), record);
-    journal_->append(
-        {.kind = "forget",
-         .ids = ids,
-         .hashes = {{"weights", r.weights_after}, {"samples", r.samples_sha256}, {"record", sha256(record)}}});
+    journal_->append({.kind = "forget",
+                      .ids = ids,
+                      .representation = r.representation,
+                      .hashes = {{factored ? "factor" : "pending", solved_hash},
+                                 {"weights", r.weights_after},
+                                 {"samples", r.samples_sha256},
+                                 {"record", sha256(record)}}});
+    if (factored) remove_superseded(folder_, *journal_);
   }));
   system_ = std::move(system), present_ = std::move(present), b_ = b, theta_ = r.theta;
   return r;

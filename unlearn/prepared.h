@@ -49,7 +49,7 @@ struct PrepareOptions {
 /// θ = θ* + θ_lin(D_r) − θ_lin(D), whatever the order of the requests.
 class Prepared {
  public:
-  static constexpr int64_t format_version = 1;
+  static constexpr int64_t format_version = 2;
   static constexpr int64_t probe_size = 256;
 
   /// Makes the folder, which must not exist: rows of `samples` at θ* = the subset's values in `model`, streamed to a
@@ -64,6 +64,11 @@ class Prepared {
   /// when it returns; with `dry_run` nothing is written or kept. UsageError for ids that are not there (any more),
   /// repeated, or all that are left.
   ForgetRecord forget(std::vector<int64_t> ids, bool dry_run = false);
+
+  /// Takes the rows that left since the last factorisation off A and factors, an entry of the journal by itself: the
+  /// files of these requests go, and the next request has nothing to carry along. False, and nothing done, if none
+  /// left.
+  bool compact();
 
   const std::string& folder() const { return folder_; }
   const Checkpoint& checkpoint() const { return checkpoint_; }
@@ -89,11 +94,12 @@ class Prepared {
 
  private:
   Prepared() = default;
-  void load_system(const SafeTensors& file);
+  void load_system();
+  void take_off(const Positions& leaving, Tensor& b, const std::function<void(const Tensor&)>& see) const;
   Tensor rows_of(const Positions& positions) const;
   void probe(const Tensor& theta, const std::vector<bool>& present, ForgetRecord& record) const;
 
-  std::string folder_;
+  std::string folder_, first_factor_hash_;
   Checkpoint checkpoint_;
   Subset subset_;
   std::string loss_;

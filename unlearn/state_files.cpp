@@ -1,6 +1,5 @@
 #include "unlearn/state_files.h"
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "engine/file.h"
@@ -45,30 +44,6 @@ const std::string& setting(const Manifest& manifest, const std::string& name, co
   const auto it = manifest.settings.find(name);
   require(it != manifest.settings.end(), "{} has no setting '{}'", path, name);
   return it->second;
-}
-
-Tensor tiles_of(const SymmetricMatrix& matrix) {
-  const auto [size, count, extent] = matrix.tiling();
-  const int64_t area = int64_t{extent} * extent;
-  Tensor out({lower_tiles(count), extent, extent}, DType::float64);
-  double* to = out.mutable_data<double>();
-  for (int64_t i = 0; i < count; i++)
-    for (int64_t j = 0; j <= i; j++, to += area) std::copy_n(matrix.tile(i, j), area, to);
-  return out;
-}
-
-SymmetricMatrix matrix_of(const Tensor& tiles, int64_t size, const std::string& source) {
-  SymmetricMatrix out(size);
-  const auto [ignored, count, extent] = out.tiling();
-  const Shape expected{lower_tiles(count), extent, extent};
-  require(tiles.dtype() == DType::float64 && tiles.shape() == expected,
-          "{}: the tiles of a symmetric matrix of size {} are float64 {}, got {}", source, size, expected.str(),
-          tiles.describe());
-  const int64_t area = int64_t{extent} * extent;
-  const double* from = tiles.data<double>();
-  for (int64_t i = 0; i < count; i++)
-    for (int64_t j = 0; j <= i; j++, from += area) std::copy_n(from, area, out.tile(i, j));
-  return out;
 }
 
 std::string sha256_of(const Tensor& tensor) { return sha256(bytes_of(tensor.contiguous())); }

@@ -1,10 +1,9 @@
-// The files of a prepared state that are written once: the manifest with the hashes of the others, and symmetric
-// matrices as tensors.
+// The manifest of a prepared state: what it says of itself, and the hashes of the files that are written once.
 #pragma once
 #include <map>
 #include <string>
 
-#include "engine/symmetric.h"
+#include "engine/tensor.h"
 
 namespace fastntk {
 
@@ -20,11 +19,6 @@ void write_manifest(const std::string& path, const Manifest& manifest);
 Manifest read_manifest(const std::string& path, int64_t version);
 /// The setting of this name; Error naming the file if there is none.
 const std::string& setting(const Manifest& manifest, const std::string& name, const std::string& path);
-
-/// The tiles one after another, [tiles, extent, extent].
-Tensor tiles_of(const SymmetricMatrix& matrix);
-/// The matrix [size, size] of these tiles; Error if they are not as many or of another shape.
-SymmetricMatrix matrix_of(const Tensor& tiles, int64_t size, const std::string& source);
 
 /// SHA-256 of the elements of a contiguous tensor.
 std::string sha256_of(const Tensor& tensor);

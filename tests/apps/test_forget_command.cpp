@@ -66,12 +66,16 @@ TEST_CASE("prepare, forget and verify", "[forget]") {
                     verify = "verify " + state + "/record-000001.json --state " + state + " --quiet";
   damaged("manifest.json", 40, forget, "manifest.json");
   damaged("model.safetensors", 100000, forget, "model.safetensors");
-  damaged("state.safetensors", 1000000, forget, "state.safetensors");
+  damaged("state.safetensors", 100000, forget, "state.safetensors");
+  damaged("factor-000000.safetensors", 1000000, forget, "factor-000000.safetensors");
   damaged("journal.jsonl", 30, forget, "journal.jsonl");
   damaged("weights-000002.safetensors", 2000, forget, "weights-000002.safetensors");
   damaged("record-000001.json", 200, verify, "record-000001.json");
   // The file of rows is large: a sample's rows are checked when they are read.
   const size_t last = read_file(state + "/rows.safetensors").size() - 1;
   damaged("rows.safetensors", last, "forget " + state + " --where 'class:9'", "rows.safetensors");
+  succeeds("forget " + state + " --where 'class:9 first:1'");
+  CHECK_THAT(succeeds("forget " + state + " --compact").output, Catch::Contains("new factor"));
+  check_refused("forget " + state + " --compact --class 2", 2, "--compact");
   succeeds("forget " + state + " --where 'class:9 first:1'");
 }

@@ -60,6 +60,59 @@ TEST_CASE("requests to a prepared state equal a recomputation from what remains"
   }
 }
 
+TEST_CASE("a process for each request gives the bits of one process for all", "[prepared]") {
+  const Setting s;
+  const TemporaryFolder folder;
+  const std::vector<std::vector<int64_t>> requests = {{3}, {17, 4}, {0}, {9}, {8}, {1, 2}};
+  const std::string one = folder / "one", each = folder / "each";
+  const int64_t crossover = 18;  // rows, four a sample: the fourth request needs a new factor
+  Prepared all = s.prepare(one, crossover);
+  s.prepare(each, crossover);
+  std::vector<std::string> representations;
+  for (const auto& ids : requests) {
+    const ForgetRecord a = all.forget(ids), b = Prepared::open(each, Journal::Access::write).forget(ids);
+    CHECK(same_bits(a.theta, b.theta));
+    CHECK(a.relative_residual == b.relative_residual);
+    CHECK(a.condition_bound == b.condition_bound);
+    CHECK(a.representation == b.representation);
+    CHECK(all.journal().entries().back().representation == a.representation);
+    representations.push_back(a.representation);
+  }
+  CHECK(representations ==
+        std::vector<std::string>{"woodbury", "woodbury", "woodbury", "factor", "woodbury", "woodbury"});
+  // Only what is needed stays, and of what a process that was killed had begun nothing.
+  for (const std::string& path : {one, each}) {
+    CHECK(!file_exists(path + "/factor-000000.safetensors"));
+    CHECK(file_exists(path + "/factor-000004.safetensors"));
+    CHECK(!file_exists(path + "/pending-000003.safetensors"));
+    CHECK(file_exists(path + "/pending-000006.safetensors"));
+  }
+  write_file_atomically(each + "/factor-000007.safetensors", "begun");
+  Prepared again = Prepared::open(each, Journal::Access::write);
+  CHECK(!file_exists(each + "/factor-000007.safetensors"));
+
+  // Folding what left into a new factor is an entry, and changes no result by more than rounding.
+  CHECK(again.compact());
+  CHECK(!again.compact());
+  CHECK(again.journal().entries().back().kind == "compact");
+  CHECK(!file_exists(each + "/pending-000006.safetensors"));
+  CHECK(same_bits(again.theta_after(7), again.theta_after(6)));
+  const ForgetRecord folded = Prepared::open(each, Journal::Access::write).forget({5}), carried = all.forget({5});
+  CHECK(folded.entry == 8);
+  CHECK(folded.weights_before == carried.weights_before);
+  CHECK(relative_error(eigen(folded.theta), eigen(carried.theta)) <= 1e-12);
+  CHECK(Prepared::open(each, Journal::Access::read).recompute(8, s.samples).difference <= 1e-10);
+
+  for (const char* const name : {"/factor-000007.safetensors", "/pending-000008.safetensors"}) {
+    std::string text = read_file(each + name);
+    text[text.size() - 100] = static_cast<char>(text[text.size() - 100] ^ 1);
+    const std::string whole = read_file(each + name);
+    write_file_atomically(each + name, text);
+    CHECK_THROWS_WITH(Prepared::open(each, Journal::Access::write).forget({6}), Catch::Contains(name));
+    write_file_atomically(each + name, whole);
+  }
+}
+
 TEST_CASE("requests that cannot be meant change nothing", "[prepared]") {
   const Setting s;
   const TemporaryFolder folder;
@@ -93,7 +146,7 @@ TEST_CASE("a state of another version is refused", "[prepared]") {
   s.prepare(folder / "state", 0);
   const std::string path = folder / "state/manifest.json";
   std::string text = read_file(path);
-  const std::string field = "\"format_version\": 1";
+  const std::string field = "\"format_version\": 2";
   REQUIRE(text.find(field) != std::string::npos);
   write_file_atomically(path, text.replace(text.find(field), field.size(), "\"format_version\": 9"));
   CHECK_THROWS_WITH(Prepared::open(folder / "state", Journal::Access::read), Catch::Contains("version 9"));
