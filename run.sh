@@ -156,7 +156,7 @@ check_style() {
   local sources
   mapfile -t sources < <(git ls-files '*.cpp' '*.h')
   clang-format-16 --dry-run -Werror "${sources[@]}"
-  shellcheck run.sh fuzz/run.sh .ci/run
+  shellcheck run.sh fuzz/run.sh .ci/run bench/*.sh
   # GCC's warning flags are not all known to clang.
   git ls-files '*.cpp' ':!tests/consumer' |
     xargs -P "$jobs" -n 1 clang-tidy-16 -p build/release --quiet --extra-arg=-Wno-unknown-warning-option

@@ -31,8 +31,4 @@ END
   done
 } > docs/results.md.partial
 mv docs/results.md.partial docs/results.md
-awk 'FNR == NR {table = table $0 "\n"; next}
-     /<!-- table -->/ {print; printf "%s", table; skip = 1; next}
-     /<!-- \/table -->/ {skip = 0}
-     !skip' "$results/table-1000-bn+head.md" README.md > README.md.partial
-mv README.md.partial README.md
+bench/insert_table.sh "$results/table-1000-bn+head.md" README.md
