@@ -206,6 +206,9 @@ void add_train_flags(CLI::App& command, TrainFlags& flags) {
   command.add_option("--weight-decay", c.optimiser.weight_decay, "factor of the parameters themselves")
       ->capture_default_str();
   command.add_option("--l2", c.l2, "λ of ½λ‖θ − θ0‖², added to the mean loss; ρ = nλ")->capture_default_str();
+  command.add_flag("--recompute", c.recompute,
+                   "blocks of the model run again in the backward pass instead of keeping what they computed: less "
+                   "memory, the same bits");
   command.add_flag("--flip", c.augmentation.flip, "mirror half of the images");
   command.add_option("--crop", c.augmentation.crop, "shift images by up to this many pixels")->capture_default_str();
   command

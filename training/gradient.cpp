@@ -19,9 +19,10 @@ struct TileGradient {
 
 TileGradient tile_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs,
                            const Tensor& labels, const Loss& loss, double smoothing,
-                           const std::optional<Random>& random, int64_t first_sample, bool trace) {
+                           const std::optional<Random>& random, int64_t first_sample, bool recompute, bool trace) {
   Tape tape(Tape::Options{.trace_non_finite = trace});
   Pass pass = Pass::shared(model, subset, tape, mode);
+  pass.set_recompute(recompute);
   if (random) pass.draw_from(model, *random, first_sample);
   const Variable total = sum(loss.evaluate(model.forward(pass, inputs), labels, smoothing));
   TileGradient out;
@@ -34,7 +35,7 @@ TileGradient tile_gradient(const Module& model, const Subset& subset, Mode mode,
 
 BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs,
                              const Tensor& labels, const Loss& loss, double smoothing,
-                             const std::optional<Random>& random) {
+                             const std::optional<Random>& random, bool recompute) {
   const bool whole = mode == Mode::train && !model.separates_samples();
   const int64_t n = inputs.extent(0), tile = whole ? n : gradient_tile, tiles = (n + tile - 1) / tile;
   const auto part = [&](const Tensor& t, int64_t i) { return t.slice(0, i * tile, std::min(n, (i + 1) * tile)); };
@@ -46,7 +47,7 @@ BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mod
     parallel_for(static_cast<int64_t>(results.size()), [&](int64_t i) {
       results[static_cast<size_t>(i)] =
           tile_gradient(model, subset, mode, part(inputs, first + i), part(labels, first + i), loss, smoothing, random,
-                        (first + i) * tile, false);
+                        (first + i) * tile, recompute, false);
     });
     for (size_t i = 0; i < results.size(); i++) {
       out.loss += results[i].loss;
@@ -54,7 +55,7 @@ BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mod
         // Once more with a look at every value: the error names the op.
         const int64_t at = first + static_cast<int64_t>(i);
         tile_gradient(model, subset, mode, part(inputs, at), part(labels, at), loss, smoothing, random, at * tile,
-                      true);
+                      recompute, true);
         fail("the loss of a batch is {}, from values that were not finite before the first tuned parameter",
              results[i].loss);
       }

@@ -18,10 +18,11 @@ struct BatchGradient {
 /// The batch goes through in fixed tiles of samples, each with a tape of its own on one thread, and the tiles'
 /// gradients are added in order in float64: the bits do not depend on the number of threads. In train mode it goes
 /// through whole unless the model separates_samples(): batch norm couples them. A loss that is not finite is an error
-/// which names the op that made the first NaN. Layers that are random in train mode (dropout) draw from `random`.
+/// which names the op that made the first NaN. Layers that are random in train mode (dropout) draw from `random`. With
+/// `recompute`, blocks of the model run again instead of keeping what they computed: the same bits from less memory.
 BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs,
                              const Tensor& labels, const Loss& loss, double label_smoothing = 0,
-                             const std::optional<Random>& random = {});
+                             const std::optional<Random>& random = {}, bool recompute = false);
 
 /// Tensors [n₁, …], [n₂, …], … one after the other: [n₁ + n₂ + …, …].
 Tensor stack_rows(const std::vector<Tensor>& parts);

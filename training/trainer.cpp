@@ -170,8 +170,9 @@ TrainResult train(Module& model, const Subset& subset, const Samples& samples, c
     const Samples part = select(samples, std::vector<int64_t>(order.begin() + from, order.begin() + to));
     const Tensor inputs = augment(part.inputs, config.augmentation, random.stream(augmentation_stream),
                                   static_cast<uint64_t>(step * config.batch_size));
-    BatchGradient g = batch_gradient(model, subset, config.mode, inputs, part.labels, loss, config.label_smoothing,
-                                     Random(random.stream(layer_stream).bits(static_cast<uint64_t>(step))));
+    BatchGradient g =
+        batch_gradient(model, subset, config.mode, inputs, part.labels, loss, config.label_smoothing,
+                       Random(random.stream(layer_stream).bits(static_cast<uint64_t>(step))), config.recompute);
     regularise(g.gradient, subset, theta, theta0, 1 / static_cast<double>(to - from), config.l2);
     optimiser.step(g.gradient, config.schedule.rate(config.learning_rate, step, steps));
     if (batch == 0) result.epoch_loss.push_back(0);

@@ -31,8 +31,10 @@ struct TrainConfig {
   /// Stop after this many optimiser steps although the schedule goes on (0: never). For tests of a prefix of a long
   /// run.
   int64_t stop_after_steps = 0;
+  /// Blocks of the model run again instead of keeping what they computed: the same bits from less memory.
+  bool recompute = false;
 
-  /// Everything above as text, for metadata and for recognising a checkpoint.
+  /// Everything that the bits depend on as text, for metadata and for recognising a checkpoint.
   std::map<std::string, std::string> settings() const;
 };
 

@@ -244,6 +244,27 @@ TEST_CASE("training of no epochs changes nothing") {
   CHECK(gather(*model, subset).to_vector<double>() == before.to_vector<double>());
 }
 
+TEST_CASE("training that recomputes its blocks gives the same bits from less memory") {
+  for (const Mode mode : {Mode::train, Mode::eval}) {
+    std::vector<std::vector<double>> weights;
+    std::vector<size_t> peaks;
+    for (const bool recompute : {false, true}) {
+      const Model model = small_resnet();
+      TrainConfig config = config_of(mode);
+      config.recompute = recompute;
+      reset_peak_memory();
+      const size_t before = memory_statistics().peak;
+      train(*model, choose(*model, "all"), samples(32), config, "test");
+      peaks.push_back(memory_statistics().peak - before);
+      weights.push_back(gather(*model, choose(*model, "all")).to_vector<double>());
+      for (const auto& [name, buffer] : model->named_buffers())
+        for (const double v : buffer->value.to(DType::float64).to_vector<double>()) weights.back().push_back(v);
+    }
+    CHECK(weights[0] == weights[1]);
+    CHECK(peaks[1] < 0.9 * static_cast<double>(peaks[0]));
+  }
+}
+
 TEST_CASE("training refuses what cannot be meant") {
   Progress::set_quiet(true);
   const Model model = small_resnet();
