@@ -31,4 +31,4 @@ END
   done
 } > docs/results.md.partial
 mv docs/results.md.partial docs/results.md
-bench/insert_table.sh "$results/table-1000-bn+head.md" README.md
+bench/insert.sh table "$results/table-1000-bn+head.md" README.md

@@ -49,4 +49,4 @@ trap 'rm -f "$summary"' EXIT
       "$(accuracies "$name" original)" "$(accuracies "$name" "oracle seed 0")" "$rule" "$(accuracies "$name" "$rule")"
   done
 } > "$summary"
-bench/insert_table.sh "$summary" docs/vit.md
+bench/insert.sh table "$summary" docs/vit.md

@@ -14,7 +14,6 @@
 namespace fastntk {
 namespace {
 
-constexpr int64_t tiles_per_step = 64;  // between two moments at which progress is kept
 constexpr int64_t tiles_per_group = 4;  // of samples and thread, that are computed before they are used
 constexpr double snapshot_seconds = 15;
 
@@ -71,6 +70,9 @@ NtkComputation::NtkComputation(const Module& model, Subset subset, const Tensor&
       options_(std::move(options)) {
   require(!second_.defined() || second_.extent(0) > 0, "a kernel needs inputs [n, …] with n > 0, got {}",
           second_.shape().str());
+  require_usage(
+      options_.products == DType::float64 || (options_.products == DType::float32 && inputs_.dtype() == DType::float32),
+      "products in {} are for models of float32, this one is {}", name_of(options_.products), name_of(inputs_.dtype()));
   const auto describe = [&](bool factored) {
     layout_ = plan_rows(model_, subset_, inputs_, factored);
     size_t sweep_bytes = 0;
@@ -107,11 +109,15 @@ NtkComputation::NtkComputation(const Module& model, Subset subset, const Tensor&
     choice_ = plan_ntk(problem_, NtkRepresentation::primal);
     choice_.reason = reason;
   }
+  require_usage(options_.products == DType::float64 || (choice_.plan.representation != NtkRepresentation::primal &&
+                                                        choice_.plan.representation != NtkRepresentation::matrix_free),
+                "the {} representation has no products in float32", name_of(choice_.plan.representation));
 }
 
 std::string NtkComputation::key() const {
   return hash_of(model_, subset_, inputs_, second_,
-                 fmt::format("dual 1 {} {}", options_.trace ? "trace" : "blocks", layout_.layers.size()));
+                 fmt::format("dual 1 {} {} {}", options_.trace ? "trace" : "blocks", layout_.layers.size(),
+                             name_of(options_.products)));
 }
 
 int64_t NtkComputation::row_bytes() const {
@@ -149,7 +155,7 @@ NtkKernel NtkComputation::kernel() {
   NtkKernel kernel(inputs_.extent(0) * R, extent_or_zero(second_) * R);
   const bool symmetric = kernel.symmetric();
   const Tiling &rows = kernel.row_tiling(), &columns = kernel.column_tiling();
-  const KernelRows how{.layout = &layout_, .trace = options_.trace};
+  const KernelRows how{.layout = &layout_, .trace = options_.trace, .products = options_.products};
   const Tensor& other = symmetric ? inputs_ : second_;
   sweeps_.title = options_.title.empty() ? "" : options_.title + ": rows";
 
@@ -207,7 +213,7 @@ NtkKernel NtkComputation::kernel() {
   }
   // Products of two groups, some tiles at a time.
   const auto multiply = [&](const TileRows& a, const TileRows& b) {
-    const int64_t strip = std::max<int64_t>(1, tiles_per_step / std::max<int64_t>(1, b.to - b.from));
+    const int64_t strip = std::max<int64_t>(1, ntk_tiles_per_step / std::max<int64_t>(1, b.to - b.from));
     for (int64_t from = a.from; from < a.to; from += strip) {
       const int64_t to = std::min(a.to, from + strip);
       if (!any_missing(from, to, b.from, b.to)) continue;

@@ -56,6 +56,8 @@ struct TileRows {
 struct KernelRows {
   const RowLayout* layout = nullptr;
   bool trace = false;
+  /// float64, or for rows of float32 also float32: the sum over a few hundred columns; sums of these are float64.
+  DType products = DType::float64;
   int64_t per_sample() const { return trace ? 1 : layout->classes; }
 };
 

@@ -84,10 +84,15 @@ class Planner {
                      static_cast<double>(t.extent));
   }
   static double dense(double n) { return allocated(8 * n * n); }
-  // Panels and a tile of scratch per thread, while tiles are multiplied.
-  double panels() const {
-    return static_cast<double>(p_.threads) * (2 * allocated(8.0 * Tiling::largest * block_columns) +
-                                              2 * allocated(8.0 * Tiling::largest * Tiling::largest));
+  // Panels and tiles of scratch of all threads, while tiles [rows, columns] are multiplied.
+  double panels(int64_t rows, int64_t columns) const {
+    if (columns == 0) return 0;
+    rows = std::min(rows, std::max<int64_t>(1, ntk_tiles_per_step / columns));
+    const int64_t together = ntk_tiles_together(rows, columns, p_.threads);
+    const int64_t items = ((rows + together - 1) / together) * ((columns + together - 1) / together);
+    return 2 * static_cast<double>(std::min<int64_t>(items, p_.threads)) *
+           (allocated(8.0 * static_cast<double>(together) * Tiling::largest * block_columns) +
+            allocated(8.0 * Tiling::largest * Tiling::largest));
   }
   // What comes after the matrix: its eigenvalues on a dense copy, or a factor beside it.
   double after(const Tiling& t) const {
@@ -100,13 +105,16 @@ class Planner {
     const double kernel =
         symmetric() ? half(rows_)
                     : allocated(8.0 * static_cast<double>(rows_.padded()) * static_cast<double>(columns_.padded()));
-    const double work = std::max(static_cast<double>(p_.sweep_bytes), panels());
     const double products = static_cast<double>(height_) * static_cast<double>(width_) * static_cast<double>(product_) *
                             (symmetric() ? 1 : 2);
-    const double end = kernel + after(rows_);
+    const double end = kernel + after(rows_), sweeping = static_cast<double>(p_.sweep_bytes);
     const auto bytes = [&](int64_t resident, int64_t streamed) {
+      const double held = kernel + tile_bytes(rows_, resident, p_.samples);
+      // Of a symmetric kernel, what is before the last resident group passes by.
+      if (symmetric()) streamed = std::min(streamed, (rows_.count - 1) / resident * resident);
       const double streams = streamed ? tile_bytes(columns_, streamed, symmetric() ? p_.samples : p_.samples2) : 0;
-      return std::max(end, kernel + tile_bytes(rows_, resident, p_.samples) + streams + work);
+      const double own = symmetric() ? panels(resident, resident) : 0;  // before anything is streamed
+      return std::max({end, held + own, held + streams + std::max(sweeping, panels(resident, streamed))});
     };
     const double budget = p_.memory ? static_cast<double>(p_.memory) : std::numeric_limits<double>::infinity();
     const int64_t all_streamed = symmetric() ? 0 : columns_.count;
@@ -225,6 +233,13 @@ std::string name_of(NtkRepresentation representation) {
 SampleRange samples_of_tiles(int64_t from, int64_t to, int64_t extent, int64_t rows_per_sample, int64_t samples) {
   const int64_t end = std::min(to * extent, samples * rows_per_sample);
   return {from * extent / rows_per_sample, (end + rows_per_sample - 1) / rows_per_sample};
+}
+
+int64_t ntk_tiles_together(int64_t rows, int64_t columns, int threads) {
+  int64_t together = 4;
+  const auto items = [&] { return ((rows + together - 1) / together) * ((columns + together - 1) / together); };
+  while (together > 1 && items() < 2 * threads) together /= 2;
+  return together;
 }
 
 std::string NtkChoice::str() const {

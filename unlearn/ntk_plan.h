@@ -70,6 +70,12 @@ struct NtkChoice {
 /// for. UsageError naming the smallest budget that would do if none fits, or why what was asked for cannot be.
 NtkChoice plan_ntk(const NtkProblem& problem, NtkRepresentation asked = NtkRepresentation::automatic);
 
+/// Tiles of Θ from one step to the next, between which progress is kept.
+inline constexpr int64_t ntk_tiles_per_step = 64;
+/// How many tiles of either side a thread multiplies with one another, rows × columns of them being there: the more,
+/// the less often a panel of rows is converted, but every thread should have some of the work.
+int64_t ntk_tiles_together(int64_t rows, int64_t columns, int threads);
+
 /// Samples that the rows of tiles [from, to) of Θ belong to, as [first, last): tiles of `extent` rows end where they
 /// end, also within a sample.
 struct SampleRange {

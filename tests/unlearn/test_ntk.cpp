@@ -79,6 +79,27 @@ TEST_CASE("a kernel computed in one thread or three has the same bits", "[ntk]")
   CHECK(same_bits(one, three));
 }
 
+TEST_CASE("products in float32 leave their rounding alone, whatever the threads", "[ntk]") {
+  const Network net;
+  const Subset subset = choose(*net.model, "all");
+  const int before = thread_count();
+  for (const bool two : {false, true}) {
+    const Tensor second = two ? net.others : Tensor();
+    const Tensor exact = ntk(*net.model, subset, net.inputs, second).dense();
+    set_thread_count(1);
+    const Tensor one = ntk(*net.model, subset, net.inputs, second, {.products = DType::float32}).dense();
+    set_thread_count(3);
+    const Tensor three = ntk(*net.model, subset, net.inputs, second, {.products = DType::float32}).dense();
+    set_thread_count(before);
+    CHECK(same_bits(one, three));
+    CHECK(relative_difference(one, exact) < 1e-6);
+    CHECK(relative_difference(one, exact) > 0);
+  }
+  net.model->to(DType::float64);
+  CHECK_THROWS_WITH(ntk(*net.model, subset, net.inputs.to(DType::float64), {}, {.products = DType::float32}),
+                    "products in float32 are for models of float32, this one is float64");
+}
+
 TEST_CASE("linear layers in factors give the kernel of their rows, also in its class average", "[ntk]") {
   const Model model = make_model({.architecture = "mlp",
                                   .classes = 5,
