@@ -45,11 +45,14 @@ void run_prepare(const Flags& f, const CLI::App& command) {
                     {"rho", ridge},
                     {"crossover", static_cast<double>(state.crossover())},
                     {"seconds", clock.seconds()},
-                    {"peak_bytes", static_cast<double>(memory_statistics().peak)}};
+                    {"peak_bytes", static_cast<double>(memory_statistics().peak)},
+                    {"peak_resident_bytes", static_cast<double>(peak_resident_bytes())}};
   fmt::print(
-      "{}: n = {}, P = {}, ρ = nλ = {:g} (fixed when samples leave), a new factor from {} rows on, {}, peak {}\n",
+      "{}: n = {}, P = {}, ρ = nλ = {:g} (fixed when samples leave), a new factor from {} rows on, {}, peak {}, {} "
+      "resident\n",
       f.output, samples.size(), state.subset().size(), ridge, state.crossover(),
-      format_duration(report.results["seconds"]), format_bytes(report.results["peak_bytes"]));
+      format_duration(report.results["seconds"]), format_bytes(report.results["peak_bytes"]),
+      format_bytes(report.results["peak_resident_bytes"]));
   finish(report, f.common);
 }
 
@@ -90,12 +93,19 @@ void run_forget(const Flags& f, const CLI::App& command) {
       f.dry_run ? "dry run, nothing written" : fmt::format("entry {}", r.entry), r.ids.size(), r.n_before,
       r.relative_residual, r.representation, r.condition_bound, r.update_norm, r.predicted_change, r.actual_change,
       r.linearisation_error, r.advice);
+  if (r.newton)
+    fmt::print(
+        "optimum of the linearised model: gradient {:.1e} → {:.1e} in {} chord and {} Newton steps, {} passes over the "
+        "rows; "
+        "at most {:.1e} of ‖θ_newton − θ0‖ away; with Λ frozen ‖θ − θ*‖ would be off by {:.1e} of itself\n",
+        r.newton->start_gradient_norm, r.newton->gradient_norm, r.newton->chord_steps, r.newton->newton_steps,
+        r.newton->passes, r.newton->distance_bound, r.newton->frozen_difference);
   if (!f.output.empty()) {
     const Checkpoint& c = state.checkpoint();
     const Model moved = c.model.clone();
     scatter(*moved, state.subset(), r.theta);
     auto m = c.metadata;
-    m["unlearn.rule"] = "shift";
+    m["unlearn.rule"] = r.rule();
     m["unlearn.journal"] = state.journal().last_hash();
     save_model(f.output, moved, m);
   }
@@ -147,8 +157,7 @@ void run_verify(const Flags& f, const CLI::App& command) {
 void add_prepare(CLI::App& app) {
   auto f = std::make_shared<Flags>();
   CLI::App* const c = app.add_subcommand("prepare", "compute once what requests to forget are served from");
-  c->add_option("model", f->model, "a model written by `fastntk finetune --loss mse`; its data are in its metadata")
-      ->required();
+  c->add_option("model", f->model, "a model written by `fastntk finetune`; its data are in its metadata")->required();
   c->add_option("-o,--output", f->output, "the folder to make")->required();
   add_common(*c, f->common);
   c->callback([f, c] { run_prepare(*f, *c); });

@@ -15,7 +15,7 @@ std::string ForgetRecord::json() const {
                            {"weights_before_sha256", weights_before},
                            {"weights_after_sha256", weights_after},
                            {"journal_before", previous_hash},
-                           {"rule", "shift"},
+                           {"rule", rule()},
                            {"convention", "sum"},
                            {"loss", loss},
                            {"subset", subset},
@@ -33,6 +33,14 @@ std::string ForgetRecord::json() const {
                            {"actual_change", actual_change},
                            {"linearisation_error", linearisation_error},
                            {"advice", advice}};
+  if (newton)
+    result["newton"] = {{"start_gradient_norm", newton->start_gradient_norm},
+                        {"gradient_norm", newton->gradient_norm},
+                        {"distance_bound", newton->distance_bound},
+                        {"frozen_difference", newton->frozen_difference},
+                        {"chord_steps", newton->chord_steps},
+                        {"newton_steps", newton->newton_steps},
+                        {"passes", newton->passes}};
   nlohmann::json measured = {{"program_version", FASTNTK_VERSION}, {"phases", nlohmann::json::array()}};
   for (const Phase& p : phases)
     measured["phases"].push_back({{"name", p.name}, {"seconds", p.seconds}, {"peak_bytes", p.peak_bytes}});

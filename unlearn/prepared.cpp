@@ -10,17 +10,19 @@
 #include "engine/sha256.h"
 #include "training/gradient.h"
 #include "unlearn/kept_system.h"
+#include "unlearn/linear_optimum.h"
 #include "unlearn/metrics.h"
 #include "unlearn/state_files.h"
+#include "unlearn/weighted_rows.h"
 
 namespace fastntk {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t chunk = 64;  // samples whose rows are in memory at once
+constexpr int64_t chunk = RowFile::chunk;
 const char *const manifest_name = "/manifest.json", *const state_name = "/state.safetensors",
-                  *const first_factor = "factor-000000.safetensors";
+                  *const rows_name = "/rows.safetensors", *const first_factor = "factor-000000.safetensors";
 
 std::string hash_of_sample(const Samples& s, int64_t i) {
   return Sha256()
@@ -49,17 +51,26 @@ std::vector<std::string> lines_of(const Tensor& bytes, size_t count, const std::
   return out;
 }
 
-// y − f(θ*) − J(θ0 − θ*), [n, C].
-Tensor residuals_at_start(const LinearisedSet& set, const Tensor& theta0, const Tensor& theta_star) {
-  const Positions all = all_positions(set.size());
-  return combine(residuals_of(set, all, set.logits.to(DType::float64).to_vector<double>()), -1,
-                 rows_times(set, all, combine(theta0, -1, theta_star)));
+// f(θ*) + J v, [n, C].
+Tensor linear_logits(const LinearisedSet& set, const Tensor& v) {
+  return combine(set.logits.to(DType::float64).contiguous(), 1, rows_times(set, all_positions(set.size()), v));
 }
 
-// Rows of the samples, chunk by chunk and in order; sees (first, set, residuals).
+// −∂ℓ/∂f at logits [n, C].
+Tensor residuals_at(const Loss& loss, const Tensor& logits, const std::vector<int64_t>& labels) {
+  const int64_t C = logits.extent(1);
+  Tensor out(logits.shape(), DType::float64);
+  double* const r = out.mutable_data<double>();
+  for (size_t i = 0; i < labels.size(); i++)
+    loss.gradient(logits.data<double>() + static_cast<int64_t>(i) * C, C, labels[i], r + static_cast<int64_t>(i) * C);
+  for (int64_t i = 0; i < out.elements(); i++) r[i] = -r[i];
+  return out;
+}
+
+// Rows of the samples, chunk by chunk and in order; sees (first, set).
 template <class See>
-void linearise(const Module& model, const Subset& subset, const Samples& samples, const Tensor& theta0,
-               const Tensor& theta_star, const JacobianOptions& options, See&& see) {
+void linearise(const Module& model, const Subset& subset, const Samples& samples, const JacobianOptions& options,
+               See&& see) {
   Progress progress("rows", samples.size(), "samples");
   JacobianOptions quiet = options;
   quiet.title.clear();
@@ -68,7 +79,7 @@ void linearise(const Module& model, const Subset& subset, const Samples& samples
     const int64_t last = std::min(samples.size(), first + chunk);
     Jacobian j = jacobian(model, subset, samples.inputs.slice(0, first, last), quiet);
     const LinearisedSet set{j.rows, j.logits, samples.labels.slice(0, first, last).contiguous()};
-    see(first, set, residuals_at_start(set, theta0, theta_star));
+    see(first, set);
     progress.advance(last - first);
   }
 }
@@ -99,15 +110,31 @@ T number(const std::string& text, const std::string& what) {
   return value;
 }
 
+// Of a budget for all of prepare() what the sweeps may have: there are also a chunk of rows, twice, and what is held
+// already, which has A in it if `has_matrix`. Then A and its factor must fit.
+JacobianOptions within_budget(JacobianOptions options, int64_t parameters, size_t chunk_bytes, bool has_matrix) {
+  if (options.memory == 0) return options;
+  const Tiling tiling = tiling_of(parameters);
+  const size_t matrix =
+      allocated_bytes(sizeof(double) * static_cast<size_t>(lower_tiles(tiling.count) * tiling.extent * tiling.extent));
+  const size_t live = memory_statistics().live, sweeping = live + 2 * chunk_bytes;
+  const size_t least = std::max(sweeping + (size_t{1} << 20), live + (has_matrix ? 1 : 2) * matrix);
+  require_usage(
+      options.memory >= least,
+      "a memory budget of {} is too small to prepare a state of {} parameters: A and its factor take {}, with "
+      "model and data at least {} are needed",
+      format_bytes(static_cast<double>(options.memory)), parameters, format_bytes(2 * static_cast<double>(matrix)),
+      least);
+  options.memory -= sweeping;
+  return options;
+}
+
 }  // namespace
 
 Prepared Prepared::prepare(const std::string& folder, const Model& model, std::map<std::string, std::string> metadata,
                            const std::string& subset_name, const Tensor& theta0, const Samples& samples,
                            const std::string& loss, double ridge, const PrepareOptions& options) {
-  require_usage(loss == "mse",
-                "a prepared state serves the squared error (mse), whose linearised optimum is downdated exactly, got "
-                "the loss {}; fastntk unlearn has rules for it",
-                loss);
+  const Loss& law = find_loss(loss);
   require_usage(!fs::exists(folder), "{} exists; a state is prepared in a folder of its own", folder);
   const Subset subset = choose(*model, subset_name);
   const Tensor theta_star = gather(*model, subset);
@@ -122,27 +149,38 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
 
   std::vector<std::string> sample_hashes, row_hashes;
   for (int64_t i = 0; i < n; i++) sample_hashes.push_back(hash_of_sample(samples, i));
-  Tensor logits({n, C}, DType::float64), residuals({n, C}, DType::float64);
-  GramAccumulator accumulator(P);
+  Tensor logits({n, C}, DType::float64);
+  NormalEquations normal{.reference = theta0, .logits = Tensor({n, C}, DType::float64)};
+  GramAccumulator accumulator(law.curvature_factor ? 0 : P);
+  const JacobianOptions sweeps = within_budget(
+      options.jacobian, P, static_cast<size_t>(chunk * C * P) * size_of(model->dtype()), !law.curvature_factor);
   {
-    SafeTensorsWriter rows(work + "/rows.safetensors", {}, {{"rows", model->dtype(), {n, C, P}}});
-    linearise(*model, subset, samples, theta0, theta_star, options.jacobian,
-              [&](int64_t first, const LinearisedSet& set, const Tensor& r) {
-                for (int64_t i = 0; i < set.size(); i++) row_hashes.push_back(sha256_of(set.rows.select(0, i)));
-                rows.append("rows", set.rows);
-                logits.slice(0, first, first + set.size()).copy_from(set.logits.to(DType::float64));
-                residuals.slice(0, first, first + set.size()).copy_from(r);
-                accumulator.add(set.rows, r);
-              });
+    SafeTensorsWriter rows(work + rows_name, {}, {{"rows", model->dtype(), {n, C, P}}});
+    linearise(*model, subset, samples, sweeps, [&](int64_t first, const LinearisedSet& set) {
+      for (int64_t i = 0; i < set.size(); i++) row_hashes.push_back(sha256_of(set.rows.select(0, i)));
+      rows.append("rows", set.rows);
+      logits.slice(0, first, first + set.size()).copy_from(set.logits.to(DType::float64));
+      if (law.curvature_factor) return;
+      const Tensor at = linear_logits(set, combine(theta0, -1, theta_star));
+      normal.logits.slice(0, first, first + set.size()).copy_from(at);
+      accumulator.add(set.rows, residuals_at(law, at, set.labels.to_vector<int64_t>()));
+    });
     rows.commit();
   }
-  Gram gram = std::move(accumulator).finish();
-  const Tensor b = gram.right_hand_side.reshape({P});
+  if (law.curvature_factor) {
+    const RowFile rows(work + rows_name, C, P, row_hashes, samples.ids);
+    normal = normal_equations_at_optimum(
+        {rows, law, logits, samples.labels.to_vector<int64_t>(), theta0, theta_star, ridge});
+  } else {
+    Gram gram = std::move(accumulator).finish();
+    normal.matrix = std::move(gram.matrix), normal.right_hand_side = gram.right_hand_side.reshape({P});
+  }
+  const Tensor& b = normal.right_hand_side;
   const Stopwatch clock;
-  Cholesky factor(gram.matrix.clone(), ridge);
+  Cholesky factor(normal.matrix.clone(), ridge);
   const int64_t crossover = options.crossover >= 0 ? options.crossover : measure_crossover(factor, clock.seconds());
   const double condition = factor.condition_estimate();
-  const DowndatedSystem system(std::move(gram.matrix), std::move(factor), condition, crossover);
+  const DowndatedSystem system(std::move(normal.matrix), std::move(factor), condition, crossover);
   const Tensor optimum = system.solve(b).x;
   const std::string factor_hash = write_factor(work, 0, system, b);
 
@@ -157,7 +195,8 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   SafeTensors file;
   file.tensors = {{"optimum", optimum},
                   {"logits", logits},
-                  {"residuals", residuals},
+                  {"reference", normal.reference},
+                  {"reference_logits", normal.logits},
                   {"ids", Tensor::from<int64_t>({n}, samples.ids)},
                   {"labels", samples.labels.contiguous()},
                   {"sample_hashes", as_bytes_tensor(joined(sample_hashes))},
@@ -207,20 +246,14 @@ Prepared Prepared::open(const std::string& folder, Journal::Access access) {
   for (size_t i = 0; i < p.ids_.size(); i++) p.position_of_[p.ids_[i]] = i;
   p.labels_ = tensor_in(file, "labels", path).to_vector<int64_t>();
   p.sample_hashes_ = lines_of(tensor_in(file, "sample_hashes", path), p.ids_.size(), path);
-  p.row_hashes_ = lines_of(tensor_in(file, "row_hashes", path), p.ids_.size(), path);
   p.optimum_ = tensor_in(file, "optimum", path);
   p.logits_ = tensor_in(file, "logits", path);
-  p.residuals_ = tensor_in(file, "residuals", path);
+  p.reference_ = tensor_in(file, "reference", path);
+  p.reference_logits_ = tensor_in(file, "reference_logits", path);
   p.probe_inputs_ = tensor_in(file, "probe", path);
   p.probe_positions_ = tensor_in(file, "probe_positions", path).to_vector<int64_t>();
-  const std::string rows_path = folder + "/rows.safetensors";
-  const SafeTensorsHeader header = read_safetensors_header(rows_path);
-  const Shape expected{static_cast<int64_t>(p.ids_.size()), p.logits_.extent(1), p.subset_.size()};
-  require(header.tensors.size() == 1 && header.tensors[0].shape == expected, "{}: expected rows {}", rows_path,
-          expected.str());
-  p.rows_type_ = header.tensors[0].dtype;
-  p.rows_start_ = header.data_start;
-  p.rows_ = std::make_unique<InputFile>(rows_path);
+  p.rows_ = std::make_unique<RowFile>(folder + rows_name, p.logits_.extent(1), p.subset_.size(),
+                                      lines_of(tensor_in(file, "row_hashes", path), p.ids_.size(), path), p.ids_);
   const auto last = static_cast<int64_t>(p.journal_->entries().size());
   p.present_.assign(p.ids_.size(), false);
   for (const int64_t i : p.present_after(last)) p.present_[static_cast<size_t>(i)] = true;
@@ -239,7 +272,7 @@ void Prepared::load_system() {
                                        for (const int64_t id : entry.ids)
                                          left.push_back(static_cast<int64_t>(position_of_.at(id)));
                                        std::sort(left.begin(), left.end());
-                                       return rows_of(left);
+                                       return weighted(left, rows_->read(left));
                                      });
   system_ = std::move(kept.system), b_ = kept.right_hand_side;
 }
@@ -273,21 +306,6 @@ Tensor Prepared::theta_after(int64_t entry) const {
   return theta;
 }
 
-Tensor Prepared::rows_of(const Positions& positions) const {
-  const int64_t C = logits_.extent(1), P = subset_.size();
-  Tensor out({static_cast<int64_t>(positions.size()), C, P}, rows_type_);
-  const std::span<std::byte> bytes = mutable_bytes_of(out);
-  const size_t each = static_cast<size_t>(C * P) * size_of(rows_type_);
-  for (size_t i = 0; i < positions.size(); i++) {
-    const std::span<std::byte> part = bytes.subspan(i * each, each);
-    rows_->read(rows_start_ + positions[i] * static_cast<int64_t>(each), part);
-    const auto at = static_cast<size_t>(positions[i]);
-    require(sha256(part) == row_hashes_[at], "{} is damaged: the hash of the rows of sample {} differs", rows_->path(),
-            ids_[at]);
-  }
-  return out;
-}
-
 void Prepared::probe(const Tensor& theta, const std::vector<bool>& present, ForgetRecord& record) const {
   Positions kept, in_probe;
   for (size_t i = 0; i < probe_positions_.size(); i++)
@@ -308,7 +326,7 @@ void Prepared::probe(const Tensor& theta, const std::vector<bool>& present, Forg
   for (size_t from = 0; from < kept.size(); from += chunk) {
     const size_t to = std::min(kept.size(), from + chunk);
     const Positions part(kept.begin() + static_cast<long>(from), kept.begin() + static_cast<long>(to));
-    const LinearisedSet set{rows_of(part), star, Tensor::zeros({static_cast<int64_t>(part.size())}, DType::int64)};
+    const LinearisedSet set{rows_->read(part), star, Tensor::zeros({static_cast<int64_t>(part.size())}, DType::int64)};
     predicted.slice(0, static_cast<int64_t>(from), static_cast<int64_t>(to))
         .copy_from(rows_times(set, all_positions(set.size()), direction));
   }
@@ -322,15 +340,50 @@ void Prepared::probe(const Tensor& theta, const std::vector<bool>& present, Forg
                       : "none needed";
 }
 
-// Rows of the samples at these positions, some at a time; what they brought into b is taken off it.
+std::vector<int64_t> Prepared::labels_at(const Positions& positions) const {
+  std::vector<int64_t> out;
+  for (const int64_t i : positions) out.push_back(labels_[static_cast<size_t>(i)]);
+  return out;
+}
+
+// What the rows of these samples bring into A: those of √Λᵢ·Jᵢ, Λᵢ at the reference.
+Tensor Prepared::weighted(const Positions& positions, const Tensor& rows) const {
+  return weighted_rows(rows, gather_rows(reference_logits_, positions), labels_at(positions), find_loss(loss_));
+}
+
+// The same some at a time; what the samples brought into b is taken off it.
 void Prepared::take_off(const Positions& leaving, Tensor& b, const std::function<void(const Tensor&)>& see) const {
-  for (size_t from = 0; from < leaving.size(); from += chunk) {
-    const Positions part(leaving.begin() + static_cast<long>(from),
-                         leaving.begin() + static_cast<long>(std::min(leaving.size(), from + chunk)));
-    const LinearisedSet set{rows_of(part), logits_, Tensor::zeros({static_cast<int64_t>(part.size())}, DType::int64)};
-    b = combine(b, -1, transposed_rows_times(set, all_positions(set.size()), gather_rows(residuals_, part)));
-    see(set.rows);
-  }
+  rows_->for_each(leaving, [&](const Positions& part, const Tensor& rows) {
+    const Tensor at = gather_rows(reference_logits_, part);
+    const LinearisedSet set{rows, at, Tensor::from<int64_t>({rows.extent(0)}, labels_at(part))};
+    b = combine(
+        b, -1,
+        transposed_rows_times(set, all_positions(set.size()), residuals_at(find_loss(loss_), at, labels_at(part))));
+    see(weighted(part, rows));
+  });
+}
+
+// The optimum of the linearised model on the samples present, from that before the request and with the system of
+// those that remain, whose Λ is that of the reference, as preconditioner. Before it `record.theta` is what this system
+// alone gives: with Λ frozen.
+void Prepared::find_optimum(const std::vector<bool>& present, const DowndatedSystem& system,
+                            ForgetRecord& record) const {
+  Positions remaining;
+  for (size_t i = 0; i < present.size(); i++)
+    if (present[i]) remaining.push_back(static_cast<int64_t>(i));
+  const LinearOptimum best = linear_optimum({*rows_, find_loss(loss_), logits_, labels_, theta0_, theta_star_, ridge_},
+                                            remaining, combine(reference_, 1, combine(theta_, -1, theta_star_)),
+                                            [&](const Tensor& x) { return system.apply_inverse(x); });
+  const Tensor frozen = record.theta;
+  record.theta = combine(theta_star_, 1, combine(best.theta, -1, reference_));
+  record.newton = {
+      .start_gradient_norm = best.start_gradient_norm,
+      .gradient_norm = best.gradient_norm,
+      .distance_bound = best.distance_bound,
+      .frozen_difference = norm(combine(frozen, -1, record.theta)) / norm(combine(record.theta, -1, theta_star_)),
+      .chord_steps = best.chord_steps,
+      .newton_steps = best.newton_steps,
+      .passes = best.passes};
 }
 
 bool Prepared::compact() {
@@ -397,6 +450,8 @@ ForgetRecord Prepared::forget(std::vector<int64_t> ids, bool dry_run) {
     r.condition_bound = system->condition_bound(), r.smallest_eigenvalue = system->smallest_eigenvalue();
     r.theta = combine(combine(theta_star_, 1, x.x), -1, optimum_);
   }));
+  if (find_loss(loss_).curvature_factor)
+    r.phases.push_back(measure("newton", [&] { find_optimum(present, *system, r); }));
   r.weights_after = sha256_of(r.theta);
   r.update_norm = norm(combine(r.theta, -1, theta_));
   r.phases.push_back(measure("probe", [&] { probe(r.theta, present, r); }));
@@ -437,15 +492,25 @@ Prepared::Recomputed Prepared::recompute(int64_t entry, const Samples& samples, 
     chosen.push_back(at->second);
   }
   const Samples retained = select(samples, chosen);
-  GramAccumulator accumulator(subset_.size());
-  linearise(*checkpoint_.model, subset_, retained, theta0_, theta_star_, options,
-            [&](int64_t, const LinearisedSet& set, const Tensor& r) { accumulator.add(set.rows, r); });
+  // The squared error: the whole step from θ0. Else one step of Newton's method from the optimum that is claimed.
+  const Loss& law = find_loss(loss_);
+  const Tensor stored = theta_after(entry);
+  const Tensor point = law.curvature_factor ? combine(reference_, 1, combine(stored, -1, theta_star_)) : reference_;
+  GramAccumulator accumulator(subset_.size(), 0);
+  Tensor b = Tensor::zeros({subset_.size()}, DType::float64);
+  linearise(*checkpoint_.model, subset_, retained, options, [&](int64_t, const LinearisedSet& set) {
+    const Tensor at = linear_logits(set, combine(point, -1, theta_star_));
+    const std::vector<int64_t> labels = set.labels.to_vector<int64_t>();
+    accumulator.add(weighted_rows(set.rows, at, labels, law));
+    b = combine(b, 1, transposed_rows_times(set, all_positions(set.size()), residuals_at(law, at, labels)));
+  });
+  b = combine(b, -ridge_, combine(point, -1, theta0_));
   Gram gram = std::move(accumulator).finish();
   const DowndatedSystem system(std::move(gram.matrix), ridge_, 0);
-  const Refinement x = system.solve(gram.right_hand_side.reshape({subset_.size()}));
+  const Refinement x = system.solve(b);
   Recomputed out{.condition = system.condition_bound(), .relative_residual = x.relative_residual};
-  out.theta = combine(combine(theta_star_, 1, x.x), -1, optimum_);
-  out.difference = norm(combine(out.theta, -1, theta_after(entry))) / norm(x.x);
+  out.theta = combine(law.curvature_factor ? stored : combine(theta_star_, -1, optimum_), 1, x.x);
+  out.difference = norm(combine(out.theta, -1, stored)) / norm(combine(combine(point, 1, x.x), -1, theta0_));
   out.bound = std::max(1e-8, out.condition * 1e-14);
   return out;
 }

@@ -13,7 +13,7 @@
 #include "unlearn/jacobian.h"
 #include "unlearn/journal.h"
 #include "unlearn/phase.h"
-#include "unlearn/rows.h"
+#include "unlearn/row_file.h"
 
 namespace fastntk {
 
@@ -33,6 +33,16 @@ struct ForgetRecord {
   double update_norm = 0;  ///< ‖θ − θ before‖
   /// On the probe: ‖J(θ−θ*)‖, ‖f(θ)−f(θ*)‖, and ‖f(θ) − f_lin(θ)‖ over the first. Zero where nothing is left of it.
   double predicted_change = 0, actual_change = 0, linearisation_error = 0;
+  /// Losses with curvature: how the optimum of the linearised model was found (unlearn/linear_optimum.h).
+  struct Newton {
+    double start_gradient_norm = 0, gradient_norm = 0, distance_bound = 0;
+    /// ‖θ with Λ frozen − θ‖ / ‖θ − θ*‖
+    double frozen_difference = 0;
+    int chord_steps = 0, newton_steps = 0, passes = 0;
+  };
+  std::optional<Newton> newton;
+  /// Which rule of `fastntk unlearn` it is.
+  const char* rule() const { return newton ? "newton-shift" : "shift"; }
   std::string advice;  ///< what the linearisation error says about going on
   std::vector<Phase> phases;
   Tensor theta;  ///< [P] float64, the new weights
@@ -40,13 +50,13 @@ struct ForgetRecord {
 };
 
 struct PrepareOptions {
-  JacobianOptions jacobian;
-  int64_t crossover = -1;  ///< rows of Woodbury before the factor is made anew; −1: measured
+  JacobianOptions jacobian;  ///< its `memory` is for all of prepare()
+  int64_t crossover = -1;    ///< rows of Woodbury before the factor is made anew; −1: measured
 };
 
-/// A state in a folder. Its files are written once; requests add to the journal, weights and records. For the squared
-/// error, whose linearised optimum is downdated exactly. ρ is fixed when samples leave (the `sum` convention):
-/// θ = θ* + θ_lin(D_r) − θ_lin(D), whatever the order of the requests.
+/// A state in a folder. Its files are written once; requests add to the journal, weights and records. ρ is fixed
+/// when samples leave (the `sum` convention): θ = θ* + θ_lin(D_r) − θ_lin(D) with the squared error, downdated exactly;
+/// θ* + θ_newton(D_r) − θ_newton(D) with a loss that has curvature. Neither depends on the order of the requests.
 class Prepared {
  public:
   static constexpr int64_t format_version = 2;
@@ -96,7 +106,9 @@ class Prepared {
   Prepared() = default;
   void load_system();
   void take_off(const Positions& leaving, Tensor& b, const std::function<void(const Tensor&)>& see) const;
-  Tensor rows_of(const Positions& positions) const;
+  std::vector<int64_t> labels_at(const Positions& positions) const;
+  Tensor weighted(const Positions& positions, const Tensor& rows) const;
+  void find_optimum(const std::vector<bool>& present, const DowndatedSystem& system, ForgetRecord& record) const;
   void probe(const Tensor& theta, const std::vector<bool>& present, ForgetRecord& record) const;
 
   std::string folder_, first_factor_hash_;
@@ -104,18 +116,20 @@ class Prepared {
   Subset subset_;
   std::string loss_;
   double ridge_ = 0;
-  int64_t crossover_ = 0, rows_start_ = 0;
-  DType rows_type_ = DType::float32;
+  int64_t crossover_ = 0;
   std::vector<int64_t> ids_, labels_;
   std::unordered_map<int64_t, size_t> position_of_;  // by id
-  std::vector<std::string> sample_hashes_, row_hashes_;
-  Tensor theta0_, theta_star_, theta_, optimum_;  // optimum: θ_lin(D) − θ0
-  Tensor logits_, residuals_, b_;                 // f(θ*) [n, C]; y − f_lin(θ0) [n, C]; Jᵀr over the present [P]
+  std::vector<std::string> sample_hashes_;
+  Tensor theta0_, theta_star_, theta_;
+  // Where A and b are taken: θ0 (squared error), or the optimum on D of the linearised model; its logits there [n, C];
+  // and the step x from there to the optimum, (A + ρI) x = b on D.
+  Tensor reference_, reference_logits_, optimum_;
+  Tensor logits_, b_;  // f(θ*) [n, C]; −∇F at the reference over the present [P]
   Tensor probe_inputs_;
   Positions probe_positions_;
   std::vector<bool> present_;
   std::unique_ptr<DowndatedSystem> system_;
-  std::unique_ptr<InputFile> rows_;
+  std::unique_ptr<RowFile> rows_;
   std::unique_ptr<Journal> journal_;
 };
 

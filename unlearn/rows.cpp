@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "engine/parallel.h"
+#include "unlearn/weighted_rows.h"
 
 namespace fastntk {
 namespace {
@@ -110,39 +111,17 @@ Tensor residuals_of(const LinearisedSet& set, const Positions& s, const std::vec
 SymmetricMatrix weighted_gram(const LinearisedSet& set, const Positions& s, const Loss& loss, const Tensor& f) {
   check_positions(set, s);
   check_rows(set, "a weighted Gram matrix");
-  const int64_t C = set.classes(), P = set.parameters(), n = static_cast<int64_t>(s.size());
-  GramAccumulator gram(P, 0);
+  const auto n = static_cast<int64_t>(s.size());
+  GramAccumulator gram(set.parameters(), 0);
   if (n == 0) return std::move(gram).finish().matrix;
   const Tensor at = f.to(DType::float64).contiguous();
-  const std::vector<int64_t> labels = set.labels.to_vector<int64_t>();
+  const std::vector<int64_t> labels = gather_rows(set.labels, s).to_vector<int64_t>();
   for (int64_t from = 0; from < n; from += gram_chunk) {
     const int64_t to = std::min(n, from + gram_chunk);
-    const Tensor rows =
-        rows_at(set.rows, std::span(s).subspan(static_cast<size_t>(from), static_cast<size_t>(to - from))).contiguous();
-    if (!loss.curvature_factor) {
-      gram.add(rows);
-      continue;
-    }
-    // Rows √Λᵢ Jᵢ = Sᵢᵀ Jᵢ.
-    Tensor weighted = Tensor::zeros(rows.shape(), DType::float64);
-    double* const y = weighted.mutable_data<double>();
-    for_floating(rows.dtype(), "a weighted Gram matrix", [&](auto zero) {
-      using T = decltype(zero);
-      const T* const j = rows.data<T>();
-      parallel_for(to - from, [&](int64_t i) {
-        std::vector<double> factor(static_cast<size_t>(C * C));
-        const int64_t label = labels[static_cast<size_t>(s[static_cast<size_t>(from + i)])];
-        loss.curvature_factor(at.data<double>() + (from + i) * C, C, label, factor.data());
-        for (int64_t out = 0; out < C; out++)
-          for (int64_t in = 0; in < C; in++) {
-            const double weight = factor[static_cast<size_t>(in * C + out)];
-            double* const to_row = y + (i * C + out) * P;
-            const T* const from_row = j + (i * C + in) * P;
-            for (int64_t p = 0; p < P; p++) to_row[p] += weight * static_cast<double>(from_row[p]);
-          }
-      });
-    });
-    gram.add(weighted);
+    const auto part = [&](const auto& values) {
+      return std::span(values).subspan(static_cast<size_t>(from), static_cast<size_t>(to - from));
+    };
+    gram.add(weighted_rows(rows_at(set.rows, part(s)), at.slice(0, from, to), part(labels), loss));
   }
   return std::move(gram).finish().matrix;
 }

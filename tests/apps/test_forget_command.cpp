@@ -83,3 +83,17 @@ TEST_CASE("prepare, forget and verify", "[forget]") {
   check_refused("forget " + state + " --compact --class 2", 2, "--compact");
   succeeds("forget " + state + " --where 'class:9 first:1'");
 }
+
+TEST_CASE("prepare, forget and verify with cross-entropy", "[forget]") {
+  const TemporaryFolder folder;
+  const std::string tuned = folder / "tuned.safetensors", state = folder / "state";
+  succeeds("finetune " + pretrained + " -o " + tuned + " --samples '30000-59999 per-class:6' --epochs 1 --loss ce");
+  succeeds("prepare " + tuned + " -o " + state);
+  CHECK_THAT(succeeds("forget " + state + " --where 'class:3 first:1'").output, Catch::Contains("with Λ frozen"));
+  succeeds("forget " + state + " --class 0");
+  CHECK_THAT(succeeds("verify " + state + "/record-000002.json --state " + state).output, Catch::Contains("verified"));
+  const auto record = nlohmann::json::parse(read_file(state + "/record-000002.json"))["result"];
+  CHECK(record["rule"] == "newton-shift");
+  CHECK(record["newton"]["gradient_norm"].get<double>() <=
+        1e-8 * record["newton"]["start_gradient_norm"].get<double>());
+}
