@@ -20,7 +20,7 @@ commands=(
   test "build everything and run the tests"
   check "all of it: every combination of the op tests, sanitizers, a foreign project, formatting, static analysis"
   fuzz "give every reader damaged files, under the sanitizers: fuzz [EXECUTIONS of each, 1000000] [TARGET…]"
-  bench "measure the speed, beside PyTorch where one is found; 'bench ntk': the kernel, beside neural-tangents too"
+  bench "measure the speed, beside PyTorch where one is found; 'bench ntk': the kernel, beside neural-tangents too; 'bench deletion': requests"
   parity "compare full-size models with PyTorch, torchvision and timm (a Python that has them: FASTNTK_TORCH_PYTHON)"
   table "make the whole table that the README shows"
   table-vit "make the tables of the vision transformer (docs/vit.md)"
@@ -62,6 +62,7 @@ command_bench() {
   build all
   case ${1:-} in
     ntk) exec "$root/bench/ntk.sh" "${@:2}" ;;
+    deletion) exec "$root/bench/deletion.sh" "${@:2}" ;;
     *) exec "$root/bench/run.sh" "$@" ;;
   esac
 }

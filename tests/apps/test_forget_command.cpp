@@ -1,4 +1,8 @@
 // prepare, forget and verify as their users run them.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -82,6 +86,32 @@ TEST_CASE("prepare, forget and verify", "[forget]") {
   CHECK_THAT(succeeds("forget " + state + " --compact").output, Catch::Contains("new factor"));
   check_refused("forget " + state + " --compact --class 2", 2, "--compact");
   succeeds("forget " + state + " --where 'class:9 first:1'");
+}
+
+TEST_CASE("a request that is killed leaves the state before it or after it", "[forget]") {
+  const TemporaryFolder folder;
+  const std::string tuned = folder / "tuned.safetensors", state = folder / "state";
+  succeeds("finetune " + pretrained + " -o " + tuned + " --samples '30000-59999 per-class:6' --epochs 0 --loss mse");
+  succeeds("prepare " + tuned + " -o " + state);
+  const auto entries = [&] {
+    const std::string text = read_file(state + "/journal.jsonl");
+    return std::count(text.begin(), text.end(), '\n');
+  };
+  // Milliseconds after the start; how far a request then is depends on the machine.
+  for (const int after : {10, 20, 30, 40, 60, 80, 100, 130, 160, 200}) {
+    const auto before = entries();
+    const std::string killed = std::string("timeout -s KILL ") + std::to_string(after / 1000.0) + " " +
+                               FASTNTK_PROGRAM + " forget " + state + " --where first:1 --quiet > /dev/null 2>&1";
+    static_cast<void>(std::system(killed.c_str()));
+    const auto now = entries();
+    INFO("killed after " << after << " ms: " << before << " entries before, " << now << " now");
+    CHECK((now == before || now == before + 1));
+    succeeds("forget " + state + " --where first:1 --dry-run");
+  }
+  succeeds("forget " + state + " --where first:1");
+  CHECK_THAT(
+      succeeds("verify " + state + "/record-" + fmt::format("{:06}", entries()) + ".json --state " + state).output,
+      Catch::Contains("verified"));
 }
 
 TEST_CASE("prepare, forget and verify with cross-entropy", "[forget]") {
