@@ -81,7 +81,8 @@ void run_forget(const Flags& f, const CLI::App& command) {
   if (f.compact) {
     require_usage(!f.dry_run && f.ids.empty() && f.ids_file.empty() && f.label < 0 && f.where.empty(),
                   "--compact is a request of its own, without samples to forget");
-    fmt::print("{}, {}\n", state.compact() ? "rows that left are folded into a new factor" : "nothing to fold",
+    const bool folded = state.compact();
+    fmt::print("{}, {}\n", folded ? "rows that left are folded into a new factor" : "nothing to fold",
                format_duration(clock.seconds()));
     return finish(report, f.common);
   }

@@ -167,6 +167,7 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
     });
     rows.commit();
   }
+  release_cached_memory();  // what the sweeps had; A and its factor come in its place
   if (law.curvature_factor) {
     const RowFile rows(work + rows_name, C, P, row_hashes, samples.ids);
     normal = normal_equations_at_optimum(
