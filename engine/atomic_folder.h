@@ -1,0 +1,27 @@
+// A folder of files that appears complete or not at all.
+#pragma once
+#include <string>
+
+namespace fastntk {
+
+/// Files go to PATH.partial; commit() makes them durable under PATH. Without commit() the destructor removes what there
+/// is; what a killed process left is removed by the next writer. Two writers of one path at a time are refused. A
+/// UsageError where PATH exists.
+class AtomicFolder {
+ public:
+  explicit AtomicFolder(std::string path);
+  ~AtomicFolder();
+  AtomicFolder(const AtomicFolder&) = delete;
+  AtomicFolder& operator=(const AtomicFolder&) = delete;
+
+  /// Where to write until commit().
+  const std::string& partial() const { return partial_; }
+  /// Gives the folder its name, on the disk when it returns. Its files must be on the disk.
+  void commit();
+
+ private:
+  std::string path_, partial_;
+  int descriptor_ = -1;
+};
+
+}  // namespace fastntk
