@@ -100,6 +100,8 @@ void add_unlearn(CLI::App& app);
 void add_prepare(CLI::App& app);
 void add_forget(CLI::App& app);
 void add_verify(CLI::App& app);
+void add_report(CLI::App& app);
+void add_keygen(CLI::App& app);
 void add_evaluate(CLI::App& app);
 void add_predict(CLI::App& app);
 void add_jacobian(CLI::App& app);

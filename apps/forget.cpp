@@ -1,19 +1,21 @@
-// fastntk prepare, forget and verify: requests to forget, served from a prepared state (docs/deletion.md).
-#include <nlohmann/json.hpp>
+// fastntk prepare and forget: requests to forget, served from a prepared state (docs/deletion.md).
+#include <optional>
 
 #include "apps/common.h"
 #include "datasets/split.h"
 #include "engine/file.h"
 #include "engine/progress.h"
-#include "engine/sha256.h"
 #include "unlearn/prepared.h"
+#include "unlearn/record_page.h"
 
 namespace fastntk::apps {
 namespace {
 
+constexpr int64_t affected_shown = 10;  // by a dry run
+
 struct Flags {
   Common common;
-  std::string model, state, output, record, ids, ids_file, where;
+  std::string model, state, output, page, key, ids, ids_file, where;
   int64_t label = -1;
   bool dry_run = false, compact = false;
 };
@@ -76,8 +78,13 @@ std::vector<int64_t> chosen_ids(const Flags& f, const Prepared& state) {
 void run_forget(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
+  std::optional<SignatureKey> key;
+  if (!f.key.empty()) key = SignatureKey::read_private(f.key);
   const Stopwatch clock;
-  Prepared state = Prepared::open(f.state, f.dry_run ? Journal::Access::read : Journal::Access::write);
+  std::optional<Prepared> opened;
+  const Phase opening = measure(
+      "open", [&] { opened = Prepared::open(f.state, f.dry_run ? Journal::Access::read : Journal::Access::write); });
+  Prepared& state = *opened;
   if (f.compact) {
     require_usage(!f.dry_run && f.ids.empty() && f.ids_file.empty() && f.label < 0 && f.where.empty(),
                   "--compact is a request of its own, without samples to forget");
@@ -86,7 +93,11 @@ void run_forget(const Flags& f, const CLI::App& command) {
                format_duration(clock.seconds()));
     return finish(report, f.common);
   }
-  const ForgetRecord r = state.forget(chosen_ids(f, state), f.dry_run);
+  const ForgetRecord r = state.forget(chosen_ids(f, state), {.dry_run = f.dry_run,
+                                                             .most_affected = f.dry_run ? affected_shown : 0,
+                                                             .command = report.command,
+                                                             .phases = {opening},
+                                                             .key = key ? &*key : nullptr});
   const double seconds = clock.seconds();
   fmt::print(
       "{}: {} of {} samples forgotten, relative residual {:.1e} ({}), condition at most about {:.1e}, ‖Δθ‖ {:.3e}\n"
@@ -101,15 +112,21 @@ void run_forget(const Flags& f, const CLI::App& command) {
         "at most {:.1e} of ‖θ_newton − θ0‖ away; with Λ frozen ‖θ − θ*‖ would be off by {:.1e} of itself\n",
         r.newton->start_gradient_norm, r.newton->gradient_norm, r.newton->chord_steps, r.newton->newton_steps,
         r.newton->passes, r.newton->distance_bound, r.newton->frozen_difference);
+  if (!r.most_affected.empty()) fmt::print("of the {} that remain, the logits of these change most:\n", r.n_after);
+  for (const SampleChange& s : r.most_affected)
+    fmt::print("  id {:>8}  class {:>3}  by {:.3e}\n", s.id, s.label, s.predicted);
   if (!f.output.empty()) {
     const Checkpoint& c = state.checkpoint();
     const Model moved = c.model.clone();
     scatter(*moved, state.subset(), r.theta);
     auto m = c.metadata;
-    m["unlearn.rule"] = r.rule();
+    m["unlearn.rule"] = r.rule;
     m["unlearn.journal"] = state.journal().last_hash();
     save_model(f.output, moved, m);
   }
+  if (!f.page.empty())
+    write_file_atomically(
+        f.page, r.entry ? record_page(read_file(state.record_path(r.entry)), f.page) : record_page(r.json(), f.page));
   fmt::print("{}\n", format_duration(seconds));
   report.results = {{"seconds", seconds},
                     {"relative_residual", r.relative_residual},
@@ -117,39 +134,6 @@ void run_forget(const Flags& f, const CLI::App& command) {
                     {"update_norm", r.update_norm},
                     {"n_before", static_cast<double>(r.n_before)},
                     {"n_after", static_cast<double>(r.n_after)}};
-  finish(report, f.common);
-}
-
-void run_verify(const Flags& f, const CLI::App& command) {
-  apply_common(f.common);
-  Report report = new_report(command);
-  const std::string text = read_file(f.record);
-  int64_t number = 0;
-  try {
-    number = nlohmann::json::parse(text).at("result").at("entry").get<int64_t>();
-  } catch (const nlohmann::json::exception&) {
-    fail("{} is not the record of a request", f.record);
-  }
-  const Prepared state = Prepared::open(f.state, Journal::Access::read);
-  const auto& entries = state.journal().entries();
-  require(number >= 1 && number <= static_cast<int64_t>(entries.size()), "{} is of entry {}, the journal of {} has {}",
-          f.record, number, f.state, entries.size());
-  const auto& hashes = entries[static_cast<size_t>(number - 1)].hashes;
-  require(hashes.contains("record") && hashes.at("record") == sha256(text),
-          "{} is not the record that the journal of {} has for entry {}: its SHA-256 differs", f.record, f.state,
-          number);
-  const Samples samples = finetuning_samples(state.checkpoint(), f.state + "/model.safetensors", f.common);
-  const auto r = state.recompute(number, samples, {.memory = parse_bytes(f.common.memory)});
-  report.results = {{"difference", r.difference}, {"bound", r.bound}, {"condition", r.condition}};
-  require(
-      r.difference <= r.bound,
-      "entry {}: θ recomputed from the {} samples that remain differs by {:.2e} of θ_lin(D_r) − θ0, at most {:.2e} is "
-      "allowed",
-      number, state.present_after(number).size(), r.difference, r.bound);
-  fmt::print(
-      "entry {} verified: hashes of journal, record and weights; θ from the {} samples that remain differs by {:.2e} "
-      "(at most {:.2e}, condition about {:.1e})\n",
-      number, state.present_after(number).size(), r.difference, r.bound, r.condition);
   finish(report, f.common);
 }
 
@@ -174,19 +158,11 @@ void add_forget(CLI::App& app) {
   c->add_option("--where", f->where, "rules that choose among those left: 'class:9 first:3', random:0.1, …");
   c->add_flag("--dry-run", f->dry_run, "say what would change; write nothing to the state");
   c->add_flag("--compact", f->compact, "instead: fold the rows that left into a new factor");
+  c->add_option("--html", f->page, "also write the record as a page to this file");
+  c->add_option("--sign", f->key, "sign the record with the private Ed25519 key in this PEM file");
   c->add_option("-o,--output", f->output, "also write the model with the new weights to this file");
   add_common(*c, f->common);
   c->callback([f, c] { run_forget(*f, *c); });
-}
-
-void add_verify(CLI::App& app) {
-  auto f = std::make_shared<Flags>();
-  CLI::App* const c =
-      app.add_subcommand("verify", "compute the weights after a request again, from the data that remain");
-  c->add_option("record", f->record, "record-NNNNNN.json of the request")->required();
-  c->add_option("--state", f->state, "folder with the prepared state")->required();
-  add_common(*c, f->common);
-  c->callback([f, c] { run_verify(*f, *c); });
 }
 
 }  // namespace fastntk::apps

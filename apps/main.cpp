@@ -18,6 +18,8 @@ int run(int argc, char** argv) {
   apps::add_prepare(app);
   apps::add_forget(app);
   apps::add_verify(app);
+  apps::add_report(app);
+  apps::add_keygen(app);
   apps::add_evaluate(app);
   apps::add_predict(app);
   apps::add_jacobian(app);

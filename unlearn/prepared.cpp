@@ -5,13 +5,15 @@
 #include <cmath>
 #include <filesystem>
 
+#include "engine/atomic_folder.h"
 #include "engine/blas.h"
 #include "engine/random.h"
 #include "engine/sha256.h"
-#include "training/gradient.h"
 #include "unlearn/kept_system.h"
 #include "unlearn/linear_optimum.h"
 #include "unlearn/metrics.h"
+#include "unlearn/prepared_parts.h"
+#include "unlearn/prepared_rows.h"
 #include "unlearn/state_files.h"
 #include "unlearn/weighted_rows.h"
 
@@ -20,23 +22,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t chunk = RowFile::chunk;
 const char *const manifest_name = "/manifest.json", *const state_name = "/state.safetensors",
                   *const rows_name = "/rows.safetensors", *const first_factor = "factor-000000.safetensors";
 
-std::string hash_of_sample(const Samples& s, int64_t i) {
-  return Sha256()
-      .add(std::as_bytes(std::span(&s.ids[static_cast<size_t>(i)], 1)))
-      .add(std::as_bytes(std::span(s.labels.data<int64_t>() + i, 1)))
-      .add(bytes_of(s.inputs.select(0, i).contiguous()))
-      .hex();
-}
-
-std::string joined(const std::vector<std::string>& hashes) {
-  std::string text;
-  for (const std::string& h : hashes) text += h + "\n";
-  return text;
-}
 // Hashes of 64 digits, one a line, as bytes in a tensor.
 Tensor as_bytes_tensor(const std::string& text) {
   return Tensor::from<uint8_t>({static_cast<int64_t>(text.size())}, std::vector<uint8_t>(text.begin(), text.end()));
@@ -49,39 +37,6 @@ std::vector<std::string> lines_of(const Tensor& bytes, size_t count, const std::
   for (size_t i = 0; i < count; i++)
     out.emplace_back(values.begin() + static_cast<long>(i * 65), values.begin() + static_cast<long>(i * 65 + 64));
   return out;
-}
-
-// f(θ*) + J v, [n, C].
-Tensor linear_logits(const LinearisedSet& set, const Tensor& v) {
-  return combine(set.logits.to(DType::float64).contiguous(), 1, rows_times(set, all_positions(set.size()), v));
-}
-
-// −∂ℓ/∂f at logits [n, C].
-Tensor residuals_at(const Loss& loss, const Tensor& logits, const std::vector<int64_t>& labels) {
-  const int64_t C = logits.extent(1);
-  Tensor out(logits.shape(), DType::float64);
-  double* const r = out.mutable_data<double>();
-  for (size_t i = 0; i < labels.size(); i++)
-    loss.gradient(logits.data<double>() + static_cast<int64_t>(i) * C, C, labels[i], r + static_cast<int64_t>(i) * C);
-  for (int64_t i = 0; i < out.elements(); i++) r[i] = -r[i];
-  return out;
-}
-
-// Rows of the samples, chunk by chunk and in order; sees (first, set).
-template <class See>
-void linearise(const Module& model, const Subset& subset, const Samples& samples, const JacobianOptions& options,
-               See&& see) {
-  Progress progress("rows", samples.size(), "samples");
-  JacobianOptions quiet = options;
-  quiet.title.clear();
-  for (int64_t first = 0; first < samples.size(); first += chunk) {
-    check_interrupt();
-    const int64_t last = std::min(samples.size(), first + chunk);
-    Jacobian j = jacobian(model, subset, samples.inputs.slice(0, first, last), quiet);
-    const LinearisedSet set{j.rows, j.logits, samples.labels.slice(0, first, last).contiguous()};
-    see(first, set);
-    progress.advance(last - first);
-  }
 }
 
 // The rows that may leave by Woodbury before a new factor is cheaper, on this machine: what a row's solve takes, of
@@ -135,28 +90,28 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
                            const std::string& subset_name, const Tensor& theta0, const Samples& samples,
                            const std::string& loss, double ridge, const PrepareOptions& options) {
   const Loss& law = find_loss(loss);
-  require_usage(!fs::exists(folder), "{} exists; a state is prepared in a folder of its own", folder);
   const Subset subset = choose(*model, subset_name);
   const Tensor theta_star = gather(*model, subset);
   const int64_t n = samples.size(), C = model.config.classes, P = subset.size();
   require(n > 0, "there are no samples to prepare for");
   require(theta0.shape() == Shape{P} && theta0.dtype() == DType::float64, "θ0 is {}, expected float64 [{}]",
           theta0.describe(), P);
-  const std::string work = folder + ".partial";
-  fs::remove_all(work);
-  fs::create_directories(work);
+  AtomicFolder files(folder);
+  const std::string& work = files.partial();
   save_model(work + "/model.safetensors", model, std::move(metadata), {{"fastntk.theta0", theta0}});
 
   std::vector<std::string> sample_hashes, row_hashes;
-  for (int64_t i = 0; i < n; i++) sample_hashes.push_back(hash_of_sample(samples, i));
   Tensor logits({n, C}, DType::float64);
   NormalEquations normal{.reference = theta0, .logits = Tensor({n, C}, DType::float64)};
   GramAccumulator accumulator(law.curvature_factor ? 0 : P);
-  const JacobianOptions sweeps = within_budget(
-      options.jacobian, P, static_cast<size_t>(chunk * C * P) * size_of(model->dtype()), !law.curvature_factor);
+  const JacobianOptions sweeps =
+      within_budget(options.jacobian, P, static_cast<size_t>(RowFile::chunk * C * P) * size_of(model->dtype()),
+                    !law.curvature_factor);
   {
     SafeTensorsWriter rows(work + rows_name, {}, {{"rows", model->dtype(), {n, C, P}}});
-    linearise(*model, subset, samples, sweeps, [&](int64_t first, const LinearisedSet& set) {
+    linearise(*model, subset, samples, sweeps, [&](const LinearisedPart& part) {
+      const auto& [first, set, hashes] = part;
+      sample_hashes.insert(sample_hashes.end(), hashes.begin(), hashes.end());
       for (int64_t i = 0; i < set.size(); i++) row_hashes.push_back(sha256_of(set.rows.select(0, i)));
       rows.append("rows", set.rows);
       logits.slice(0, first, first + set.size()).copy_from(set.logits.to(DType::float64));
@@ -218,7 +173,7 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   manifest.file_hashes[first_factor] = factor_hash;
   { const Journal empty(work + "/journal.jsonl", Journal::Access::write); }
   write_manifest(work + manifest_name, manifest);
-  fs::rename(work, folder);
+  files.commit();
   return open(folder, Journal::Access::write);
 }
 
@@ -295,6 +250,8 @@ Positions Prepared::present_after(int64_t entry) const {
   return out;
 }
 
+std::string Prepared::record_path(int64_t entry) const { return entry_file(folder_, "record", entry, "json"); }
+
 Tensor Prepared::theta_after(int64_t entry) const {
   while (entry > 0 && journal_->entries().at(static_cast<size_t>(entry - 1)).kind == "compact") entry--;
   if (entry == 0) return theta_star_;
@@ -305,40 +262,6 @@ Tensor Prepared::theta_after(int64_t entry) const {
   require(expected != hashes.end() && theta.shape() == theta0_.shape() && sha256_of(theta) == expected->second,
           "{} is damaged: the hash of its weights is not the one in the journal", path);
   return theta;
-}
-
-void Prepared::probe(const Tensor& theta, const std::vector<bool>& present, ForgetRecord& record) const {
-  Positions kept, in_probe;
-  for (size_t i = 0; i < probe_positions_.size(); i++)
-    if (present[static_cast<size_t>(probe_positions_[i])]) {
-      kept.push_back(probe_positions_[i]);
-      in_probe.push_back(static_cast<int64_t>(i));
-    }
-  if (kept.empty()) {
-    record.advice = "prepare again: no sample of the probe is left, so the linearisation error cannot be measured";
-    return;
-  }
-  const Model moved = checkpoint_.model.clone();
-  scatter(*moved, subset_, theta);
-  const Tensor star = gather_rows(logits_, kept);
-  const Tensor now = predict(*moved, gather_rows(probe_inputs_, in_probe)).to(DType::float64).contiguous();
-  Tensor predicted(star.shape(), DType::float64);
-  const Tensor direction = combine(theta, -1, theta_star_);
-  for (size_t from = 0; from < kept.size(); from += chunk) {
-    const size_t to = std::min(kept.size(), from + chunk);
-    const Positions part(kept.begin() + static_cast<long>(from), kept.begin() + static_cast<long>(to));
-    const LinearisedSet set{rows_->read(part), star, Tensor::zeros({static_cast<int64_t>(part.size())}, DType::int64)};
-    predicted.slice(0, static_cast<int64_t>(from), static_cast<int64_t>(to))
-        .copy_from(rows_times(set, all_positions(set.size()), direction));
-  }
-  const Tensor change = combine(now, -1, star);
-  record.predicted_change = norm(predicted), record.actual_change = norm(change);
-  const double error = norm(combine(change, -1, predicted));
-  record.linearisation_error = error == 0 ? 0 : error / record.predicted_change;
-  record.advice = record.linearisation_error >= 1 ? "retrain now: the linear model errs by as much as it predicts"
-                  : record.linearisation_error >= 0.5
-                      ? "re-linearise now: the linear model errs by more than half of what it predicts"
-                      : "none needed";
 }
 
 std::vector<int64_t> Prepared::labels_at(const Positions& positions) const {
@@ -400,7 +323,7 @@ bool Prepared::compact() {
   return true;
 }
 
-ForgetRecord Prepared::forget(std::vector<int64_t> ids, bool dry_run) {
+ForgetRecord Prepared::forget(std::vector<int64_t> ids, const ForgetOptions& options) {
   std::sort(ids.begin(), ids.end());
   require_usage(!ids.empty(), "there is nothing to forget: no sample was chosen");
   const auto repeated = std::adjacent_find(ids.begin(), ids.end());
@@ -417,24 +340,13 @@ ForgetRecord Prepared::forget(std::vector<int64_t> ids, bool dry_run) {
   const auto n_before = std::count(present_.begin(), present_.end(), true);
   require_usage(static_cast<int64_t>(ids.size()) < n_before,
                 "nothing would be left: all {} samples of the state are to be forgotten", n_before);
-  ForgetRecord r{.entry = dry_run ? 0 : static_cast<int64_t>(journal_->entries().size()) + 1,
-                 .ids = ids,
-                 .weights_before = sha256_of(theta_),
-                 .previous_hash = journal_->last_hash(),
-                 .loss = loss_,
-                 .subset = subset_.specification,
-                 .ridge = ridge_,
-                 .parameters = subset_.size(),
-                 .classes = logits_.extent(1),
-                 .n_before = n_before,
-                 .n_after = n_before - static_cast<int64_t>(ids.size())};
-  std::string text;
-  for (const int64_t i : leaving) text += sample_hashes_[static_cast<size_t>(i)] + "\n";
-  r.samples_sha256 = sha256(text);
-  text.clear();
+  Positions retained;
   for (size_t i = 0; i < present.size(); i++)
-    if (present[i]) text += sample_hashes_[i] + "\n";
-  r.retained_sha256 = sha256(text);
+    if (present[i]) retained.push_back(static_cast<int64_t>(i));
+  ForgetRecord r = outline(static_cast<int64_t>(journal_->entries().size()) + 1, ids, retained);
+  if (options.dry_run) r.entry = 0;
+  r.weights_before = sha256_of(theta_);
+  r.command = options.command, r.phases = options.phases;
 
   std::sort(leaving.begin(), leaving.end());
   // The system moves on with the request; should that come to nothing, it is read again from the files.
@@ -456,7 +368,10 @@ ForgetRecord Prepared::forget(std::vector<int64_t> ids, bool dry_run) {
   r.weights_after = sha256_of(r.theta);
   r.update_norm = norm(combine(r.theta, -1, theta_));
   r.phases.push_back(measure("probe", [&] { probe(r.theta, present, r); }));
-  if (dry_run) return r;
+  if (options.most_affected > 0)
+    r.phases.push_back(
+        measure("affected", [&] { r.most_affected = most_affected(r.theta, retained, options.most_affected); }));
+  if (options.dry_run) return r;
   r.phases.push_back(measure("write", [&] {
     SafeTensors weights;
     weights.tensors = {{"theta", r.theta}};
@@ -464,56 +379,18 @@ ForgetRecord Prepared::forget(std::vector<int64_t> ids, bool dry_run) {
     const bool factored = r.representation == "factor";
     const std::string solved_hash =
         factored ? write_factor(folder_, r.entry, *system, b) : write_pending(folder_, r.entry, *system, rows, b);
-    const std::string record = r.json();
-    write_file_atomically(entry_file(folder_, "record", r.entry, "json"), record);
+    write_file_atomically(record_path(r.entry), r.json(options.key));
     journal_->append({.kind = "forget",
                       .ids = ids,
                       .representation = r.representation,
                       .hashes = {{factored ? "factor" : "pending", solved_hash},
                                  {"weights", r.weights_after},
                                  {"samples", r.samples_sha256},
-                                 {"record", sha256(record)}}});
+                                 {"result", sha256(r.result())}}});
     if (factored) remove_superseded(folder_, *journal_);
   }));
   system_ = std::move(system), present_ = std::move(present), b_ = b, theta_ = r.theta;
   return r;
-}
-
-Prepared::Recomputed Prepared::recompute(int64_t entry, const Samples& samples, const JacobianOptions& options) const {
-  const Positions present = present_after(entry);
-  std::unordered_map<int64_t, int64_t> position;
-  for (size_t i = 0; i < samples.ids.size(); i++) position[samples.ids[i]] = static_cast<int64_t>(i);
-  Positions chosen;
-  for (const int64_t i : present) {
-    const int64_t id = ids_[static_cast<size_t>(i)];
-    const auto at = position.find(id);
-    require(at != position.end(), "the sample with the id {} is needed, and is not among those given", id);
-    require(hash_of_sample(samples, at->second) == sample_hashes_[static_cast<size_t>(i)],
-            "the sample with the id {} is not the one that the state was prepared with: its hash differs", id);
-    chosen.push_back(at->second);
-  }
-  const Samples retained = select(samples, chosen);
-  // The squared error: the whole step from θ0. Else one step of Newton's method from the optimum that is claimed.
-  const Loss& law = find_loss(loss_);
-  const Tensor stored = theta_after(entry);
-  const Tensor point = law.curvature_factor ? combine(reference_, 1, combine(stored, -1, theta_star_)) : reference_;
-  GramAccumulator accumulator(subset_.size(), 0);
-  Tensor b = Tensor::zeros({subset_.size()}, DType::float64);
-  linearise(*checkpoint_.model, subset_, retained, options, [&](int64_t, const LinearisedSet& set) {
-    const Tensor at = linear_logits(set, combine(point, -1, theta_star_));
-    const std::vector<int64_t> labels = set.labels.to_vector<int64_t>();
-    accumulator.add(weighted_rows(set.rows, at, labels, law));
-    b = combine(b, 1, transposed_rows_times(set, all_positions(set.size()), residuals_at(law, at, labels)));
-  });
-  b = combine(b, -ridge_, combine(point, -1, theta0_));
-  Gram gram = std::move(accumulator).finish();
-  const DowndatedSystem system(std::move(gram.matrix), ridge_, 0);
-  const Refinement x = system.solve(b);
-  Recomputed out{.condition = system.condition_bound(), .relative_residual = x.relative_residual};
-  out.theta = combine(law.curvature_factor ? stored : combine(theta_star_, -1, optimum_), 1, x.x);
-  out.difference = norm(combine(out.theta, -1, stored)) / norm(combine(combine(point, 1, x.x), -1, theta0_));
-  out.bound = std::max(1e-8, out.condition * 1e-14);
-  return out;
 }
 
 }  // namespace fastntk

@@ -10,48 +10,24 @@
 
 #include "models/checkpoint.h"
 #include "unlearn/downdate.h"
+#include "unlearn/forget_record.h"
 #include "unlearn/jacobian.h"
 #include "unlearn/journal.h"
-#include "unlearn/phase.h"
 #include "unlearn/row_file.h"
 
 namespace fastntk {
 
-/// What one request did. `json()` has two parts: `result`, which follows from state and request, and `measured`.
-struct ForgetRecord {
-  int64_t entry = 0;  ///< its number in the journal; 0 for a dry run
-  std::vector<int64_t> ids;
-  std::string samples_sha256;                 ///< of the hashes of the samples forgotten, by id
-  std::string retained_sha256;                ///< of the hashes of the samples that remain, by position
-  std::string weights_before, weights_after;  ///< SHA-256 of θ, float64
-  std::string previous_hash;                  ///< of the journal before this request
-  std::string loss, subset;
-  double ridge = 0;
-  int64_t parameters = 0, classes = 0, n_before = 0, n_after = 0;
-  std::string representation;  ///< "woodbury" on the kept factor, or "factor" (anew)
-  double relative_residual = 0, condition_bound = 0, smallest_eigenvalue = 1;
-  double update_norm = 0;  ///< ‖θ − θ before‖
-  /// On the probe: ‖J(θ−θ*)‖, ‖f(θ)−f(θ*)‖, and ‖f(θ) − f_lin(θ)‖ over the first. Zero where nothing is left of it.
-  double predicted_change = 0, actual_change = 0, linearisation_error = 0;
-  /// Losses with curvature: how the optimum of the linearised model was found (unlearn/linear_optimum.h).
-  struct Newton {
-    double start_gradient_norm = 0, gradient_norm = 0, distance_bound = 0;
-    /// ‖θ with Λ frozen − θ‖ / ‖θ − θ*‖
-    double frozen_difference = 0;
-    int chord_steps = 0, newton_steps = 0, passes = 0;
-  };
-  std::optional<Newton> newton;
-  /// Which rule of `fastntk unlearn` it is.
-  const char* rule() const { return newton ? "newton-shift" : "shift"; }
-  std::string advice;  ///< what the linearisation error says about going on
-  std::vector<Phase> phases;
-  Tensor theta;  ///< [P] float64, the new weights
-  std::string json() const;
-};
-
 struct PrepareOptions {
   JacobianOptions jacobian;  ///< its `memory` is for all of prepare()
   int64_t crossover = -1;    ///< rows of Woodbury before the factor is made anew; −1: measured
+};
+
+struct ForgetOptions {
+  bool dry_run = false;       ///< nothing is written or kept
+  int64_t most_affected = 0;  ///< how many of the samples whose logits change most to name; it takes all rows to know
+  std::vector<std::string> command = {};  ///< what to say in the record
+  std::vector<Phase> phases = {};         ///< what went before, such as opening the state
+  const SignatureKey* key = nullptr;      ///< to sign the record with
 };
 
 /// A state in a folder. Its files are written once; requests add to the journal, weights and records. ρ is fixed
@@ -71,9 +47,8 @@ class Prepared {
   static Prepared open(const std::string& folder, Journal::Access access);
 
   /// Takes the samples with these ids away. The new weights, the record and then the journal's entry are on the disk
-  /// when it returns; with `dry_run` nothing is written or kept. UsageError for ids that are not there (any more),
-  /// repeated, or all that are left.
-  ForgetRecord forget(std::vector<int64_t> ids, bool dry_run = false);
+  /// when it returns. UsageError for ids that are not there (any more), repeated, or all that are left.
+  ForgetRecord forget(std::vector<int64_t> ids, const ForgetOptions& options = {});
 
   /// Takes the rows that left since the last factorisation off A and factors, an entry of the journal by itself: the
   /// files of these requests go, and the next request has nothing to carry along. False, and nothing done, if none
@@ -81,6 +56,8 @@ class Prepared {
   bool compact();
 
   const std::string& folder() const { return folder_; }
+  const std::string& loss() const { return loss_; }
+  const Tensor& theta0() const { return theta0_; }
   const Checkpoint& checkpoint() const { return checkpoint_; }
   const Journal& journal() const { return *journal_; }
   double ridge() const { return ridge_; }
@@ -92,9 +69,15 @@ class Prepared {
   Positions present_after(int64_t entry) const;
   /// θ after an entry, from its file, whose hash is checked; of entry 0, θ*.
   Tensor theta_after(int64_t entry) const;
+  /// Where the record of an entry is.
+  std::string record_path(int64_t entry) const;
+  /// Those of the state's samples that stand at these positions, in their order, from `samples`, which hold at least
+  /// these; each is compared with the hash that the state has of it.
+  Samples in_order(const Samples& samples, const Positions& positions) const;
   /// θ after an entry computed anew from the samples present alone, rows, A_r, b_r and factor; of D only θ_lin(D) is
-  /// taken from the state. `samples` hold at least these; each is compared with the hash that the state has of it.
+  /// taken from the state. `samples` hold at least these; see in_order().
   struct Recomputed {
+    ForgetRecord expected;  ///< what the entry's record must say, but for how the system was solved; nothing of entry 0
     Tensor theta;
     double difference = 0;  ///< ‖θ − theta_after‖ / ‖θ_lin(D_r) − θ0‖
     double bound = 0;       ///< max(1e-8, κ·1e-14)
@@ -109,7 +92,11 @@ class Prepared {
   std::vector<int64_t> labels_at(const Positions& positions) const;
   Tensor weighted(const Positions& positions, const Tensor& rows) const;
   void find_optimum(const std::vector<bool>& present, const DowndatedSystem& system, ForgetRecord& record) const;
+  ForgetRecord outline(int64_t entry, const std::vector<int64_t>& ids, const Positions& retained) const;
   void probe(const Tensor& theta, const std::vector<bool>& present, ForgetRecord& record) const;
+  void compare_on_probe(const Tensor& theta, const Positions& kept, const Tensor& inputs, const Tensor& star,
+                        const Tensor& predicted, ForgetRecord& record) const;
+  std::vector<SampleChange> most_affected(const Tensor& theta, const Positions& retained, int64_t count) const;
 
   std::string folder_, first_factor_hash_;
   Checkpoint checkpoint_;

@@ -1,9 +1,8 @@
 #include "unlearn/state_files.h"
 
-#include <nlohmann/json.hpp>
-
 #include "engine/file.h"
 #include "engine/sha256.h"
+#include "unlearn/flat_json.h"
 
 namespace fastntk {
 
@@ -23,7 +22,7 @@ void write_manifest(const std::string& path, const Manifest& m) {
 Manifest read_manifest(const std::string& path, int64_t version) {
   Manifest m;
   try {
-    json body = json::parse(read_file(path));
+    json body = parse_flat(read_file(path), path);
     m.format_version = body.at("format_version").get<int64_t>();
     require(m.format_version == version, "{}: the state is of format version {}, this program reads version {}", path,
             m.format_version, version);

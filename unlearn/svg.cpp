@@ -43,9 +43,10 @@ std::string text_at(double x, double y, const char* anchor, const std::string& t
                      escape(text));
 }
 
-std::string line(double x1, double y1, double x2, double y2, const char* colour) {
-  return fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\"/>\n", x1, y1, x2, y2,
-                     colour);
+// Of the class "axis" or "grid", so that a page can give them other colours.
+std::string line(double x1, double y1, double x2, double y2, const std::string& kind) {
+  return fmt::format("<line class=\"{}\" x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\"/>\n",
+                     kind, x1, y1, x2, y2, kind == "grid" ? "#e4e4e4" : "#333");
 }
 
 // A number as people write it: 0.5, 200, 1e6.
@@ -94,7 +95,10 @@ class Scale {
     const double rough = (high_ - low_) / 6, power = std::pow(10.0, std::floor(std::log10(rough)));
     const double step = power * (rough / power < 1.5 ? 1 : rough / power < 3.5 ? 2 : rough / power < 7.5 ? 5 : 10);
     // Adding 0 makes 0 of −0.
-    for (double k = std::ceil(low_ / step) + 0.0; k * step <= high_; k++) add(k * step, number(k * step));
+    // Counted, because where a step is below the rounding of the values adding one leads nowhere.
+    const double first = std::ceil(low_ / step);
+    for (int k = 0; k <= 20 && (first + k) * step <= high_; k++)
+      add((first + k) * step, number((first + k) * step + 0.0));
   }
   void add(double v, std::string label) {
     if (const double p = place(v); p >= -1e-9 && p <= 1 + 1e-9) ticks_.push_back({v, std::move(label)});
@@ -106,8 +110,10 @@ class Scale {
 
 std::string frame_and_labels(const std::string& title, const std::string& x, const std::string& y, double x1,
                              double y1) {
-  return fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"none\" stroke=\"#333\"/>\n",
-                     left, top, x1 - left, y1 - top) +
+  return fmt::format(
+             "<rect class=\"axis\" x=\"{}\" y=\"{}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"none\" "
+             "stroke=\"#333\"/>\n",
+             left, top, x1 - left, y1 - top) +
          text_at((left + x1) / 2, top - 14, "middle", title, " font-size=\"14\" font-weight=\"bold\"") +
          text_at((left + x1) / 2, y1 + 40, "middle", x) +
          text_at(16, (top + y1) / 2, "middle", y, fmt::format(" transform=\"rotate(-90 16 {:.1f})\"", (top + y1) / 2));
@@ -131,13 +137,13 @@ std::string body(const Plot& plot) {
   const auto py = [&](double v) { return y1 - ys.place(v) * (y1 - top); };
   std::string out;
   for (const Tick& t : xs.ticks()) {
-    if (!t.label.empty()) out += line(px(t.value), top, px(t.value), y1, "#e4e4e4");
-    out += line(px(t.value), y1, px(t.value), y1 + (t.label.empty() ? 3 : 6), "#333");
+    if (!t.label.empty()) out += line(px(t.value), top, px(t.value), y1, "grid");
+    out += line(px(t.value), y1, px(t.value), y1 + (t.label.empty() ? 3 : 6), "axis");
     if (!t.label.empty()) out += text_at(px(t.value), y1 + 20, "middle", t.label);
   }
   for (const Tick& t : ys.ticks()) {
-    if (!t.label.empty()) out += line(left, py(t.value), x1, py(t.value), "#e4e4e4");
-    out += line(left - (t.label.empty() ? 3 : 6), py(t.value), left, py(t.value), "#333");
+    if (!t.label.empty()) out += line(left, py(t.value), x1, py(t.value), "grid");
+    out += line(left - (t.label.empty() ? 3 : 6), py(t.value), left, py(t.value), "axis");
     if (!t.label.empty()) out += text_at(left - 9, py(t.value) + 4, "end", t.label);
   }
   double legend = top + 18;
@@ -246,11 +252,11 @@ std::string body(const HeatMap& map) {
   };
   for (const Tick& t : ticks(columns)) {
     const double x = left + t.value / static_cast<double>(columns) * (x1 - left);
-    out += line(x, y1, x, y1 + 6, "#333") + text_at(x, y1 + 20, "middle", t.label);
+    out += line(x, y1, x, y1 + 6, "axis") + text_at(x, y1 + 20, "middle", t.label);
   }
   for (const Tick& t : ticks(rows)) {
     const double y = top + t.value / static_cast<double>(rows) * (y1 - top);
-    out += line(left - 6, y, left, y, "#333") + text_at(left - 9, y + 4, "end", t.label);
+    out += line(left - 6, y, left, y, "axis") + text_at(left - 9, y + 4, "end", t.label);
   }
   const double bar_x = x1 + 14;
   out += image(colour_bar, 256, 1, bar_x, top, 12, y1 - top);
@@ -259,7 +265,7 @@ std::string body(const HeatMap& map) {
     for (const Tick& t : scale.ticks()) {
       if (t.value < low || t.value > high || high == low) continue;
       const double y = y1 - (t.value - low) / (high - low) * (y1 - top);
-      out += line(bar_x + 12, y, bar_x + 15, y, "#333") + text_at(bar_x + 18, y + 4, "start", t.label);
+      out += line(bar_x + 12, y, bar_x + 15, y, "axis") + text_at(bar_x + 18, y + 4, "start", t.label);
     }
   }
   out += text_at(bar_x + 15, y1 + 40, "end", map.value_label);
@@ -274,7 +280,7 @@ std::string document(double w, const std::string& content) {
   return fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" viewBox=\"0 0 {0:.0f} "
       "{1:.0f}\" font-family=\"sans-serif\" font-size=\"12\" fill=\"#222\">\n"
-      "<rect width=\"{0:.0f}\" height=\"{1:.0f}\" fill=\"white\"/>\n{2}</svg>\n",
+      "<rect class=\"paper\" width=\"{0:.0f}\" height=\"{1:.0f}\" fill=\"white\"/>\n{2}</svg>\n",
       w, height, content);
 }
 

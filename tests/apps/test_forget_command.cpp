@@ -36,14 +36,48 @@ TEST_CASE("prepare, forget and verify", "[forget]") {
 
   // A dry run writes nothing and says what the request then does.
   const std::string dry = succeeds("forget " + state + " --class 3 --dry-run").output;
+  CHECK_THAT(dry, Catch::Contains("of the 90 that remain, the logits of these change most"));
   CHECK(read_file(state + "/journal.jsonl").empty());
   const std::string real = succeeds("forget " + state + " --class 3 -o " + (folder / "forgot.safetensors")).output;
   CHECK(dry.substr(dry.find("10 of 100"), 40) == real.substr(real.find("10 of 100"), 40));
   CHECK_THAT(real, Catch::Contains("entry 1: 10 of 100 samples forgotten"));
-  succeeds("forget " + state + " --where 'class:0 first:2'");
+  const std::string key = folder / "key.pem", open = folder / "key.pub.pem", page = folder / "record.html";
+  succeeds("keygen -o " + key);
+  succeeds("forget " + state + " --where 'class:0 first:2' --sign " + key + " --html " + page);
+  CHECK_THAT(read_file(page), Catch::Contains("Request 2: 2 samples forgotten") && Catch::Contains("Signature"));
   succeeds("evaluate " + (folder / "forgot.safetensors") + " --samples first:20");
   for (const char* const name : {"record-000001.json", "record-000002.json"})
     CHECK_THAT(succeeds("verify " + state + "/" + name + " --state " + state).output, Catch::Contains("verified"));
+  // From data without what was forgotten; with it, bit for bit.
+  const std::string check = "verify " + state + "/record-000001.json --state " + state;
+  succeeds(check + " --samples class:0-2,4-9");
+  check_refused(check + " --samples class:0-2,4-8 --quiet", 1, "is needed, and is not among those given");
+  CHECK_THAT(succeeds("verify " + state + "/record-000002.json --state " + state + " --replay").output,
+             Catch::Contains("replayed from all 100 samples"));
+  // Signed: known without the state; what was changed is named with it, and known without.
+  const std::string signed_record = state + "/record-000002.json";
+  CHECK_THAT(succeeds("verify " + signed_record + " --public-key " + open).output,
+             Catch::Contains("signature is that of"));
+  check_refused("verify " + state + "/record-000001.json --public-key " + open, 1, "not signed");
+  check_refused("verify " + signed_record, 2, "--public-key");
+  succeeds("keygen -o " + (folder / "other.pem"));
+  check_refused("verify " + signed_record + " --public-key " + (folder / "other.pub.pem"), 1, "is signed by the key");
+  check_refused("keygen -o " + key, 2, "exists");
+  const std::string whole = read_file(signed_record), forged = folder / "forged.json";
+  const size_t at = whole.find("\"n_after\": 88");
+  REQUIRE(at != std::string::npos);
+  write_file_atomically(forged, std::string(whole).replace(at, 13, "\"n_after\": 89"));
+  check_refused("verify " + forged + " --public-key " + open, 1, "changed after it was signed");
+  check_refused("verify " + forged + " --public-key " + open + " --state " + state, 1, "the field n_after is 89");
+  // Metrics, which change nothing of what is signed and bound.
+  succeeds("report " + signed_record + " --state " + state + " --test-samples first:100 --html " + page);
+  CHECK_THAT(read_file(page), Catch::Contains("What the model does now"));
+  succeeds("verify " + signed_record + " --state " + state + " --public-key " + open);
+  const auto metrics = nlohmann::json::parse(read_file(signed_record))["metrics"];
+  CHECK(metrics["after"]["n_retain"] == 88);
+  CHECK(metrics["before"]["acc_retain"].get<double>() > 0.3);
+  // Class 0 is not forgotten whole: it stays in the test set.
+  CHECK(metrics["after"]["n_test"] == 100);
   const auto record = nlohmann::json::parse(read_file(state + "/record-000002.json"));
   CHECK(record["result"]["n_after"] == 88);
   CHECK(record["result"]["relative_residual"].get<double>() <= 1e-10);

@@ -6,24 +6,14 @@
 #include "temporary_folder.h"
 #include "unlearn/fast_ntk.h"
 #include "unlearn/prepared.h"
-#include "unlearn/small_models.h"
+#include "unlearn/small_state.h"
 
 using namespace fastntk;
 
 namespace {
 
-constexpr int64_t n = 20;
-
-struct Setting {
-  Model model = make_model({.architecture = "resnet20", .classes = 4, .channels = 1, .options = {{"width", "4"}}}, 3);
-  Samples samples = random_samples(n, {8, 8, 1}, 4, 5, DType::float32);
-  Subset subset = choose(*model, "bn");
-  Tensor theta0 = Random(4).normal_tensor({subset.size()}, DType::float64);
-  double ridge = 2;
-  Prepared prepare(const std::string& folder, int64_t crossover, const std::string& loss = "mse") const {
-    return Prepared::prepare(folder, model, {}, "bn", theta0, samples, loss, ridge, {.crossover = crossover});
-  }
-};
+using Setting = test::SmallState;
+constexpr int64_t n = Setting::n;
 
 }  // namespace
 
@@ -34,7 +24,7 @@ TEST_CASE("requests to a prepared state equal a recomputation from what remains"
     const std::string path = folder / std::to_string(crossover);
     {
       Prepared state = s.prepare(path, crossover);
-      const ForgetRecord dry = state.forget({3}, true);
+      const ForgetRecord dry = state.forget({3}, {.dry_run = true});
       const ForgetRecord real = state.forget({3});
       CHECK(same_bits(dry.theta, real.theta));
       CHECK(real.relative_residual <= 1e-12);
