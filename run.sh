@@ -18,7 +18,8 @@ fuzz_packages=(clang-16 libclang-rt-16-dev)
 commands=(
   demo "fine-tune on private data, forget, and compare with retraining, in one table (arguments go to 'fastntk demo')"
   test "build everything and run the tests"
-  check "all of it: every combination of the op tests, sanitizers, a foreign project, formatting, static analysis"
+  check "all of it: every combination of the op tests, 200 kills and other faults, sanitizers, a foreign project, formatting, static analysis"
+  faults "end prepare, forget and ntk by kill -9, fill the disk, damage files: faults [KILLS, 200]"
   fuzz "give every reader damaged files, under the sanitizers: fuzz [EXECUTIONS of each, 1000000] [TARGET…]"
   bench "measure the speed, beside PyTorch where one is found; 'bench ntk': the kernel, beside neural-tangents too; 'bench deletion': requests"
   parity "compare full-size models with PyTorch, torchvision and timm (a Python that has them: FASTNTK_TORCH_PYTHON)"
@@ -42,6 +43,7 @@ command_check() {
   install_packages "${check_packages[@]}"
   build all
   FASTNTK_TEST_GRID=full run_tests release
+  command_faults
   local preset
   for preset in asan tsan; do
     (cd "$root" && cmake --preset "$preset" && cmake --build --preset "$preset" -j "$jobs")
@@ -50,6 +52,11 @@ command_check() {
   check_subdirectory
   check_style
   say "check: all passed"
+}
+
+command_faults() {
+  build fastntk_app
+  "$root/tests/faults/faults.sh" "$program" "$root/checkpoints/resnet20-fashion-mnist-0-8.safetensors" "$@"
 }
 
 command_fuzz() {
@@ -160,7 +167,7 @@ check_style() {
   local sources
   mapfile -t sources < <(git ls-files '*.cpp' '*.h')
   clang-format-16 --dry-run -Werror "${sources[@]}"
-  shellcheck run.sh fuzz/run.sh .ci/run bench/*.sh
+  shellcheck run.sh fuzz/run.sh tests/faults/faults.sh .ci/run bench/*.sh
   # GCC's warning flags are not all known to clang.
   git ls-files '*.cpp' ':!tests/consumer' |
     xargs -P "$jobs" -n 1 clang-tidy-16 -p build/release --quiet --extra-arg=-Wno-unknown-warning-option

@@ -1,5 +1,6 @@
 """Writes the valid files that fuzzing starts from into corpus/TARGET/seed-*. Needs Python alone:  python3 make_seeds.py"""
 import gzip
+import hashlib
 import io
 import json
 import pickle
@@ -154,3 +155,47 @@ put("csv", "quoted", b'\xef\xbb\xbf"path","label","id"\r\n"a,""1"".png",cat,7\r\
 for name, data in read_safetensors(Path(__file__).parents[1] / "tests" / "golden" / "golden_images.safetensors").items():
     if name.startswith("file."):
         put("image", name[5:], data)
+
+
+def canonical(value):
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def sealed(value):
+    return {**value, "sha256": hashlib.sha256(canonical(value).encode()).hexdigest()}
+
+
+def journal(*entries):
+    text, before = "", ""
+    for number, entry in enumerate(entries, 1):
+        entry = {"number": number, "representation": "woodbury", **entry}
+        before = hashlib.sha256((before + canonical(entry)).encode()).hexdigest()
+        text += canonical({**entry, "hash": before}) + "\n"
+    return text.encode()
+
+
+forget = {"kind": "forget", "ids": [3, 5], "hashes": {"weights": "00", "result": "11"}}
+put("journal", "one", journal(forget))
+put("journal", "torn", journal(forget) + b'{"hash":"22')
+put("journal", "two", journal(forget, {"kind": "compact", "ids": [], "hashes": {"factor": "33"}}))
+put("manifest", "plain", b"\x02" + json.dumps(sealed({
+    "format_version": 2, "program_version": "0.1.0", "blas_kernel_set": "Haswell",
+    "settings": {"loss": "mse", "ridge": "2"}, "files": {"rows.safetensors": "00"}}), indent=2).encode())
+result = {
+    "request": "forget", "entry": 1, "ids": [3], "ids_sha256": "0", "samples_sha256": "1", "retained_sha256": "2",
+    "data_sha256": "3", "weights_before_sha256": "4", "weights_after_sha256": "5", "journal_before": "", "rule": "shift",
+    "convention": "sum", "loss": "mse", "subset": "bn", "rho": 2.0, "parameters": 8, "classes": 2, "n_before": 4,
+    "n_after": 3, "representation": "primal, woodbury", "relative_residual": 1e-15, "condition_bound": 10.0,
+    "smallest_eigenvalue": 0.9, "update_norm": 0.1, "predicted_change": 0.5, "actual_change": 0.6,
+    "linearisation_error": 0.2, "advice": "none needed",
+    "probe": {"ids": [0, 1], "labels": [0, 1], "predicted_change": [0.3, 0.4], "actual_change": [0.3, 0.5], "error": [0.0, 0.1]}}
+measured = {
+    "date": "2026-01-01T00:00:00Z", "command": ["fastntk", "forget"], "program": "fastntk 0.1.0", "threads": 2,
+    "peak_resident_bytes": 1000, "phases": [{"name": "solve", "seconds": 0.1, "peak_bytes": 100}]}
+sets = ("forget", "retain", "test")
+values = {name + which: 0.5 for name in ("acc_", "loss_", "n_") for which in sets}
+put("record", "plain", json.dumps(sealed({"result": result, "measured": measured})).encode())
+put("record", "all", json.dumps(sealed({
+    "result": {**result, "entry": 2, "most_affected": [{"id": 1, "label": 1, "predicted_change": 0.2}]}, "measured": measured,
+    "signature": {"algorithm": "Ed25519", "key_sha256": "6", "value": "7"},
+    "metrics": {"before": values, "after": values, "linearisation_error": dict.fromkeys(sets)}})).encode())

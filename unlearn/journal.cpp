@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -44,6 +45,8 @@ std::string line_of(const JournalEntry& e) {
   return j.dump() + "\n";
 }
 
+std::string head_of(const JournalEntry& e) { return fmt::format("{} {}\n", e.number, e.hash); }
+
 }  // namespace
 
 Journal::Journal(std::string path, Access access) : path_(std::move(path)), access_(access) {
@@ -70,7 +73,9 @@ Journal::~Journal() {
 }
 
 void Journal::read() {
-  const std::string text = read_file(path_);
+  // In this order: what is appended meanwhile must not make the head look newer than the journal.
+  const std::string head_path = path_ + ".head", head = file_exists(head_path) ? read_file(head_path) : "",
+                    text = read_file(path_);
   size_t at = 0;
   while (at < text.size()) {
     const size_t line_end = text.find('\n', at);
@@ -92,6 +97,24 @@ void Journal::read() {
     at = line_end + 1;
   }
   end_ = static_cast<int64_t>(at);
+  check_head(head);
+}
+
+void Journal::check_head(const std::string& head) const {
+  if (head.empty()) {
+    // One entry may have come just before its head.
+    require(entries_.size() <= 1, "{} has {} entries, and {}.head, which says how many were acknowledged, is missing",
+            path_, entries_.size(), path_);
+    return;
+  }
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(head.data(), head.data() + head.size(), number);
+  require(error == std::errc() && number >= 1, "{}.head is damaged: it begins with no number of an entry", path_);
+  require(number <= static_cast<int64_t>(entries_.size()),
+          "{} ends after entry {}, and {} were acknowledged by {}.head: its end was lost; put it back from a copy",
+          path_, entries_.size(), number, path_);
+  require(head == head_of(entries_[static_cast<size_t>(number - 1)]),
+          "{}.head is damaged: it does not have the hash of entry {}", path_, number);
 }
 
 const JournalEntry& Journal::append(JournalEntry entry) {
@@ -102,6 +125,13 @@ const JournalEntry& Journal::append(JournalEntry entry) {
   require(ftruncate(descriptor_, end_) == 0, "cannot write {}: {}", path_, std::strerror(errno));
   write_at(descriptor_, path_, end_, std::as_bytes(std::span(line)));
   if (const int reason = try_sync(descriptor_)) fail("cannot write {} to the disk: {}", path_, std::strerror(reason));
+  try {
+    write_file_atomically(path_ + ".head", head_of(entry));
+  } catch (...) {
+    // Not acknowledged, so it must not stay. If this fails, too, the entry is there for the next who reads.
+    [[maybe_unused]] const int ignored = ftruncate(descriptor_, end_);
+    throw;
+  }
   end_ += static_cast<int64_t>(line.size());
   entries_.push_back(std::move(entry));
   return entries_.back();

@@ -22,8 +22,9 @@ struct JournalEntry {
 /// and cut off by the next append(). Anything else that does not fit (a line that is not an entry, a number out of
 /// order, a hash that differs) is an Error naming file and line.
 ///
-/// What is lost by cutting whole lines off the end cannot be seen in the file alone: compare last_hash() with a copy
-/// kept elsewhere, such as a record.
+/// How far entries were acknowledged stands in a second file, PATH.head: number and hash of the last one, replaced
+/// after every append. A journal that ends before that has lost something, which is an Error. What is lost by one who
+/// puts older copies of both files back cannot be seen in them: compare last_hash() with a record kept elsewhere.
 class Journal {
  public:
   enum class Access : uint8_t { read, write };
@@ -43,6 +44,7 @@ class Journal {
 
  private:
   void read();
+  void check_head(const std::string& head) const;
 
   std::string path_;
   Access access_;
