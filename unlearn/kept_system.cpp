@@ -1,8 +1,8 @@
 #include "unlearn/kept_system.h"
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
-#include <set>
 
 #include "engine/safetensors.h"
 #include "engine/sha256.h"
@@ -121,6 +121,7 @@ KeptSystem read_kept_system(const std::string& folder, const Journal& journal, c
   const auto& entries = journal.entries();
   const size_t factored = entries_factored(journal);
   const std::string path = entry_file(folder, "factor", static_cast<int64_t>(factored));
+  require(file_exists(path), "{} is missing; if it was not removed, lines at the end of the journal are lost", path);
   SymmetricMatrix gram(size), factor(size);
   KeptSystem kept{.right_hand_side = Tensor({size}, DType::float64)};
   Tensor numbers({2}, DType::float64);
@@ -161,16 +162,17 @@ KeptSystem read_kept_system(const std::string& folder, const Journal& journal, c
 }
 
 void remove_superseded(const std::string& folder, const Journal& journal) {
-  const size_t factored = entries_factored(journal);
-  const auto name_of = [&](const char* kind, size_t entry) {
-    return fs::path(entry_file(folder, kind, static_cast<int64_t>(entry))).filename().string();
-  };
-  std::set<std::string> needed{name_of("factor", factored)};
-  for (size_t k = factored + 1; k <= journal.entries().size(); k++) needed.insert(name_of("pending", k));
+  const auto factored = static_cast<int64_t>(entries_factored(journal));
+  const auto last = static_cast<int64_t>(journal.entries().size());
   for (const auto& file : fs::directory_iterator(folder)) {
     const std::string name = file.path().filename().string();
-    if ((name.starts_with("factor-") || name.starts_with("pending-")) && !needed.contains(name))
-      fs::remove(file.path());
+    for (const std::string kind : {"factor", "pending"}) {
+      int64_t entry = 0;
+      if (!name.starts_with(kind + "-") || !name.ends_with(".safetensors")) continue;
+      std::from_chars(name.data() + kind.size() + 1, name.data() + name.size(), entry);
+      const bool needed = kind == "factor" ? entry == factored : entry > factored;
+      if (!needed && entry <= last) fs::remove(file.path());
+    }
   }
 }
 

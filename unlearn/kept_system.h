@@ -35,7 +35,8 @@ KeptSystem read_kept_system(const std::string& folder, const Journal& journal, c
                             int64_t size, double ridge, int64_t crossover,
                             const std::function<Tensor(const JournalEntry&)>& rows_of);
 
-/// Removes files of factors and pending rows that no entry needs any more, or that no entry came to need.
+/// Removes files of factors and pending rows that are needed no more. Those of entries that the journal does not have
+/// stay: the next entry of that number writes them anew, and if it is the journal that lost lines, they are needed.
 void remove_superseded(const std::string& folder, const Journal& journal);
 
 }  // namespace fastntk

@@ -180,6 +180,11 @@ TEST_CASE("Gram accumulation takes samples by classes and strided rows, and refu
   none.add(j);
   const Gram without = std::move(none).finish();
   CHECK(without.right_hand_side.shape() == Shape{9, 0});
+  // Rows taken off a matrix in its own memory.
+  GramAccumulator less(without.matrix.clone(), -1);
+  less.add(j.slice(0, 0, 5));
+  const Matrix left = matrix_of(j.slice(0, 5, 12));
+  CHECK(relative_error(matrix_of(std::move(less).finish().matrix.dense()), left.transpose() * left) < 1e-14);
 }
 
 TEST_CASE("a NaN or infinity is named, not accumulated", "[linalg]") {

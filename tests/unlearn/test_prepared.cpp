@@ -97,16 +97,20 @@ TEST_CASE("a process for each request gives the bits of one process for all", "[
   }
   CHECK(representations ==
         std::vector<std::string>{"woodbury", "woodbury", "woodbury", "factor", "woodbury", "woodbury"});
-  // Only what is needed stays, and of what a process that was killed had begun nothing.
+  // Only what is needed stays.
   for (const std::string& path : {one, each}) {
     CHECK(!file_exists(path + "/factor-000000.safetensors"));
     CHECK(file_exists(path + "/factor-000004.safetensors"));
     CHECK(!file_exists(path + "/pending-000003.safetensors"));
     CHECK(file_exists(path + "/pending-000006.safetensors"));
   }
+  // What a process that was killed had begun is written over. A journal that has lost lines is said to have.
   write_file_atomically(each + "/factor-000007.safetensors", "begun");
+  const std::string journal = read_file(each + "/journal.jsonl");
+  write_file_atomically(each + "/journal.jsonl", journal.substr(0, journal.find('\n') + 1));
+  CHECK_THROWS_WITH(Prepared::open(each, Journal::Access::write).forget({5}), Catch::Contains("lines at the end"));
+  write_file_atomically(each + "/journal.jsonl", journal);
   std::optional<Prepared> reopened = Prepared::open(each, Journal::Access::write);
-  CHECK(!file_exists(each + "/factor-000007.safetensors"));
 
   // Folding what left into a new factor is an entry, and changes no result by more than rounding.
   CHECK(reopened->compact());
