@@ -27,7 +27,7 @@ using DigestContext = std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)>;
 EVP_PKEY* of(const std::shared_ptr<void>& key) { return static_cast<EVP_PKEY*>(key.get()); }
 
 std::shared_ptr<void> checked(EVP_PKEY* key, const std::string& path, const char* kind) {
-  const std::shared_ptr<void> held(key, [](void* p) { EVP_PKEY_free(static_cast<EVP_PKEY*>(p)); });
+  std::shared_ptr<void> held(key, [](void* p) { EVP_PKEY_free(static_cast<EVP_PKEY*>(p)); });
   require(key != nullptr, "{} is not a {} key in PEM", path, kind);
   require(EVP_PKEY_get_base_id(key) == EVP_PKEY_ED25519, "{} is a key of another algorithm than Ed25519", path);
   return held;

@@ -35,13 +35,14 @@ std::optional<FieldDifference> differ(const std::string& name, const json& got, 
   if (got.type() == expected.type() && got.is_structured() && got.size() == expected.size()) {
     if (got.is_object()) {
       for (const auto& [key, value] : expected.items()) {
-        if (!got.contains(key)) return FieldDifference{name + "." + key, "missing", text_of(value)};
-        if (auto found = differ(name + "." + key, got[key], value, tolerance)) return found;
+        const std::string inner = fmt::format("{}.{}", name, key);
+        if (!got.contains(key)) return FieldDifference{inner, "missing", text_of(value)};
+        if (auto found = differ(inner, got[key], value, tolerance)) return found;
       }
       return {};
     }
     for (size_t i = 0; i < got.size(); i++)
-      if (auto found = differ(name + "[" + std::to_string(i) + "]", got[i], expected[i], tolerance)) return found;
+      if (auto found = differ(fmt::format("{}[{}]", name, i), got[i], expected[i], tolerance)) return found;
     return {};
   }
   if (agree(got, expected, tolerance)) return {};

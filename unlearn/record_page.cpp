@@ -56,6 +56,7 @@ svg .grid { stroke: var(--grid); } svg circle { r: 3px; fill-opacity: .75; }
 .first { color: var(--first); font-weight: 600; } .second { color: var(--second); font-weight: 600; }
 svg [stroke="#0072B2"] { stroke: var(--first); } svg [fill="#0072B2"] { fill: var(--first); }
 svg [stroke="#D55E00"] { stroke: var(--second); } svg [fill="#D55E00"] { fill: var(--second); }
+.bars { width: 45%; }
 .bar { display: block; height: .7rem; min-width: 2px; border-radius: 2px; background: var(--accent); margin-top: .4rem; }
 summary { cursor: pointer; color: var(--accent); }
 @media print { main { padding: 0; max-width: none; } figure, .card, pre { break-inside: avoid; } }
@@ -144,7 +145,7 @@ std::string plots_of(const json& probe) {
              "trusted.") +
          figure(classes,
                 "The mean by class, as <span class=\"first\">predicted</span> and <span class=\"second\">of the "
-                "network</span>. A class that much was forgotten of moves most.") +
+                "network</span>. A class of which much was forgotten moves most.") +
          "</div>\n";
 }
 
@@ -155,7 +156,7 @@ std::string phases_of(const json& phases) {
   for (const json& p : phases) {
     const double seconds = p.at("seconds").get<double>();
     body += fmt::format(
-        "<tr><th scope=\"row\">{}</th><td><span class=\"bar\" style=\"width:{:.1f}%\"></span></td><td "
+        "<tr><th scope=\"row\">{}</th><td class=\"bars\"><span class=\"bar\" style=\"width:{:.1f}%\"></span></td><td "
         "class=\"number\">{:.3f} s</td><td class=\"number\">{}</td></tr>\n",
         escape(p.at("name").get<std::string>()), longest > 0 ? 100 * seconds / longest : 0, seconds,
         format_bytes(p.at("peak_bytes").get<double>()));
