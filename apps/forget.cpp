@@ -15,32 +15,54 @@ constexpr int64_t affected_shown = 10;  // by a dry run
 
 struct Flags {
   Common common;
-  std::string model, state, output, page, key, ids, ids_file, where;
+  DataFlags data{.name = "fashion-mnist", .rules = "30000-59999 per-class:100"};
+  std::string model, state, output, page, key, ids, ids_file, where, subset, loss = "mse";
+  double l2 = 0;
   int64_t label = -1;
   bool dry_run = false, compact = false;
 };
 
-// The samples that the model was fine-tuned on, from its metadata.
-Samples finetuning_samples(const Checkpoint& checkpoint, const std::string& path, const Common& common) {
-  const Dataset data = load_finetune_data(checkpoint.metadata, path, common);
-  return to_samples(data, checkpoint.metadata, checkpoint.model->dtype());
+// A model that was not fine-tuned is prepared where it stands, θ* = θ0: what fine-tuning would have written about
+// itself comes from the flags.
+void prepare_unchanged(const Flags& f, Checkpoint& checkpoint) {
+  require_usage(!f.subset.empty() && f.l2 > 0,
+                "{} was not written by `fastntk finetune`; to prepare it as it stands, --subset and --l2 say which "
+                "parameters are tuned and with which λ",
+                f.model);
+  auto& m = checkpoint.metadata;
+  DataFlags data_flags = f.data;
+  data_flags.transform = transform_of(f.data, m);
+  const Dataset data = load_samples(data_flags, f.common, Part::train);
+  check_channels(data, checkpoint);
+  put_transform(m, data_flags.transform, data.channels());
+  put_data(m, "finetune.data.", data_flags, data);
+  m["finetune.seed"] = std::to_string(f.common.seed);
+  m["finetune.subset"] = f.subset;
+  m["finetune.loss"] = f.loss;
+  m["finetune.l2"] = fmt::format("{:.17g}", f.l2);
 }
 
 void run_prepare(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
-  const Checkpoint checkpoint = open_model(f.model, "");
+  Checkpoint checkpoint = open_model(f.model, "");
+  const bool tuned = checkpoint.metadata.contains("finetune.subset");
+  for (const char* const flag : {"--subset", "--l2", "--loss", "--data", "--samples", "--transform"})
+    require_usage(!tuned || command.count(flag) == 0, "{} was fine-tuned: what {} would say is in its metadata already",
+                  f.model, flag);
+  if (!tuned) prepare_unchanged(f, checkpoint);
   const auto& m = checkpoint.metadata;
-  const Samples samples = finetuning_samples(checkpoint, f.model, f.common);
+  const SampleSource samples = sample_source(load_finetune_data(m, f.model, f.common), m, checkpoint.model->dtype());
+  const std::string& subset = finetune_entry(m, "finetune.subset", f.model);
   const double l2 = std::stod(finetune_entry(m, "finetune.l2", f.model));
   require_usage(l2 > 0, "{} was fine-tuned without an L2 term (--l2), so ρ = nλ = 0 and no closed form exists",
                 f.model);
   const double ridge = static_cast<double>(samples.size()) * l2;
-  const Tensor theta0 = load_theta0(f.model);
+  const Tensor theta0 = tuned ? load_theta0(f.model) : gather(*checkpoint.model, choose(*checkpoint.model, subset));
   const Stopwatch clock;
   reset_peak_memory();
-  const Prepared state = Prepared::prepare(f.output, checkpoint.model, m, finetune_entry(m, "finetune.subset", f.model),
-                                           theta0, samples, finetune_entry(m, "finetune.loss", f.model), ridge,
+  const Prepared state = Prepared::prepare(f.output, checkpoint.model, m, subset, theta0, samples,
+                                           finetune_entry(m, "finetune.loss", f.model), ridge,
                                            {.jacobian = {.memory = parse_bytes(f.common.memory)}});
   report.results = {{"n", static_cast<double>(samples.size())},
                     {"parameters", static_cast<double>(state.subset().size())},
@@ -142,8 +164,15 @@ void run_forget(const Flags& f, const CLI::App& command) {
 void add_prepare(CLI::App& app) {
   auto f = std::make_shared<Flags>();
   CLI::App* const c = app.add_subcommand("prepare", "compute once what requests to forget are served from");
-  c->add_option("model", f->model, "a model written by `fastntk finetune`; its data are in its metadata")->required();
+  c->add_option("model", f->model,
+                "a model written by `fastntk finetune`, whose settings are in its metadata; or another with --subset "
+                "and --l2, which is prepared as it stands")
+      ->required();
   c->add_option("-o,--output", f->output, "the folder to make")->required();
+  c->add_option("--subset", f->subset, "parameters that are tuned");
+  c->add_option("--l2", f->l2, "λ of ½λ‖θ − θ0‖²; ρ = nλ");
+  c->add_option("--loss", f->loss, "mse or ce")->capture_default_str();
+  add_data_flags(*c, f->data, "its data", "which samples of the training part");
   add_common(*c, f->common);
   c->callback([f, c] { run_prepare(*f, *c); });
 }

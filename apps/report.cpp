@@ -49,8 +49,8 @@ void run_report(const Flags& f, const CLI::App& command) {
     for (const int64_t i : state.present_after(record.entry - 1))
       if (!std::binary_search(retained.begin(), retained.end(), i)) forgotten.push_back(i);
     const std::map<std::string, Samples> sets = {
-        {"forget", samples_at(f.data, f.common, state, forgotten)},
-        {"retain", state.in_order(samples_at(f.data, f.common, state, retained), retained)},
+        {"forget", samples_at(f.data, f.common, state, forgotten).all()},
+        {"retain", state.in_order(samples_at(f.data, f.common, state, retained), retained).all()},
         {"test", test_samples(f, state, forgotten, retained)}};
     RecordMetrics metrics;
     const Model& star = state.checkpoint().model;

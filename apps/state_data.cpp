@@ -17,7 +17,8 @@ DataFlags data_flags_of(const StateData& flags, const Prepared& state) {
   return out;
 }
 
-Samples samples_at(const StateData& flags, const Common& common, const Prepared& state, const Positions& positions) {
+SampleSource samples_at(const StateData& flags, const Common& common, const Prepared& state,
+                        const Positions& positions) {
   std::unordered_set<int64_t> wanted;
   for (const int64_t i : positions) wanted.insert(state.ids()[static_cast<size_t>(i)]);
   const Dataset given = load_samples(data_flags_of(flags, state), common, Part::train);
@@ -25,7 +26,7 @@ Samples samples_at(const StateData& flags, const Common& common, const Prepared&
   for (size_t i = 0; i < given.ids().size(); i++)
     if (wanted.contains(given.ids()[i])) found.push_back(static_cast<int64_t>(i));
   const Checkpoint& checkpoint = state.checkpoint();
-  return to_samples(given.subset(found), checkpoint.metadata, checkpoint.model->dtype());
+  return sample_source(given.subset(found), checkpoint.metadata, checkpoint.model->dtype());
 }
 
 }  // namespace fastntk::apps

@@ -17,6 +17,7 @@ void add_state_data_flags(CLI::App& command, StateData& flags);
 DataFlags data_flags_of(const StateData& flags, const Prepared& state);
 /// Those samples of the data set that stand at these positions of the state, as far as they are there; what else it has
 /// is never looked at.
-Samples samples_at(const StateData& flags, const Common& common, const Prepared& state, const Positions& positions);
+SampleSource samples_at(const StateData& flags, const Common& common, const Prepared& state,
+                        const Positions& positions);
 
 }  // namespace fastntk::apps

@@ -1,5 +1,7 @@
 #include "datasets/samples.h"
 
+#include <numeric>
+
 namespace fastntk {
 
 Samples select(const Samples& samples, const std::vector<int64_t>& positions) {
@@ -25,6 +27,12 @@ Samples SampleSource::at(const std::vector<int64_t>& positions) const {
   Samples out{.inputs = inputs_(positions), .labels = gather_rows(labels_, positions)};
   for (const int64_t i : positions) out.ids.push_back(ids_[static_cast<size_t>(i)]);
   return out;
+}
+
+Samples SampleSource::all() const {
+  std::vector<int64_t> positions(ids_.size());
+  std::iota(positions.begin(), positions.end(), 0);
+  return at(positions);
 }
 
 }  // namespace fastntk

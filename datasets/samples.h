@@ -34,6 +34,8 @@ class SampleSource {
   const std::vector<int64_t>& ids() const { return ids_; }
   /// The samples at these positions, in this order.
   Samples at(const std::vector<int64_t>& positions) const;
+  /// All of them.
+  Samples all() const;
 
  private:
   Tensor labels_;

@@ -87,7 +87,7 @@ JacobianOptions within_budget(JacobianOptions options, int64_t parameters, size_
 }  // namespace
 
 Prepared Prepared::prepare(const std::string& folder, const Model& model, std::map<std::string, std::string> metadata,
-                           const std::string& subset_name, const Tensor& theta0, const Samples& samples,
+                           const std::string& subset_name, const Tensor& theta0, const SampleSource& samples,
                            const std::string& loss, double ridge, const PrepareOptions& options) {
   const Loss& law = find_loss(loss);
   const Subset subset = choose(*model, subset_name);
@@ -96,9 +96,12 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   require(n > 0, "there are no samples to prepare for");
   require(theta0.shape() == Shape{P} && theta0.dtype() == DType::float64, "θ0 is {}, expected float64 [{}]",
           theta0.describe(), P);
+  for (const int64_t label : samples.labels().to_vector<int64_t>())
+    require_usage(label >= 0 && label < C, "a sample has the label {}, the model has {} classes", label, C);
   AtomicFolder files(folder);
   const std::string& work = files.partial();
-  save_model(work + "/model.safetensors", model, std::move(metadata), {{"fastntk.theta0", theta0}});
+  const std::string model_file = work + "/model.safetensors";
+  save_model(model_file, model, std::move(metadata), {{"fastntk.theta0", theta0}});
 
   std::vector<std::string> sample_hashes, row_hashes;
   Tensor logits({n, C}, DType::float64);
@@ -109,7 +112,9 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
                     !law.curvature_factor);
   {
     SafeTensorsWriter rows(work + rows_name, {}, {{"rows", model->dtype(), {n, C, P}}});
-    linearise(*model, subset, samples, sweeps, [&](const LinearisedPart& part) {
+    // Beside the folder, which is emptied when a run begins.
+    const std::string pieces = folder + ".rows.partial", run = sha256_of_file(model_file) + " " + subset_name;
+    linearise_resumably(*model, subset, samples, sweeps, pieces, run, [&](const LinearisedPart& part) {
       const auto& [first, set, hashes] = part;
       sample_hashes.insert(sample_hashes.end(), hashes.begin(), hashes.end());
       for (int64_t i = 0; i < set.size(); i++) row_hashes.push_back(sha256_of(set.rows.select(0, i)));
@@ -124,9 +129,9 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   }
   release_cached_memory();  // what the sweeps had; A and its factor come in its place
   if (law.curvature_factor) {
-    const RowFile rows(work + rows_name, C, P, row_hashes, samples.ids);
+    const RowFile rows(work + rows_name, C, P, row_hashes, samples.ids());
     normal = normal_equations_at_optimum(
-        {rows, law, logits, samples.labels.to_vector<int64_t>(), theta0, theta_star, ridge});
+        {rows, law, logits, samples.labels().to_vector<int64_t>(), theta0, theta_star, ridge});
   } else {
     Gram gram = std::move(accumulator).finish();
     normal.matrix = std::move(gram.matrix), normal.right_hand_side = gram.right_hand_side.reshape({P});
@@ -153,11 +158,11 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
                   {"logits", logits},
                   {"reference", normal.reference},
                   {"reference_logits", normal.logits},
-                  {"ids", Tensor::from<int64_t>({n}, samples.ids)},
-                  {"labels", samples.labels.contiguous()},
+                  {"ids", Tensor::from<int64_t>({n}, samples.ids())},
+                  {"labels", samples.labels().contiguous()},
                   {"sample_hashes", as_bytes_tensor(joined(sample_hashes))},
                   {"row_hashes", as_bytes_tensor(joined(row_hashes))},
-                  {"probe", select(samples, order).inputs},
+                  {"probe", samples.at(order).inputs},
                   {"probe_positions", Tensor::from<int64_t>({static_cast<int64_t>(order.size())}, order)}};
   file.save(work + state_name);
   Manifest manifest{.format_version = format_version,

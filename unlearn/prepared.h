@@ -41,7 +41,7 @@ class Prepared {
   /// Makes the folder, which must not exist: rows of `samples` at θ* = the subset's values in `model`, streamed to a
   /// file, A, b and θ_lin(D). `metadata` go into the state's model file. theta0 [P] float64; ρ > 0.
   static Prepared prepare(const std::string& folder, const Model& model, std::map<std::string, std::string> metadata,
-                          const std::string& subset, const Tensor& theta0, const Samples& samples,
+                          const std::string& subset, const Tensor& theta0, const SampleSource& samples,
                           const std::string& loss, double ridge, const PrepareOptions& options = {});
   /// Checks every file that it reads against its hash. With Access::write no other process can write meanwhile.
   static Prepared open(const std::string& folder, Journal::Access access);
@@ -71,9 +71,9 @@ class Prepared {
   Tensor theta_after(int64_t entry) const;
   /// Where the record of an entry is.
   std::string record_path(int64_t entry) const;
-  /// Those of the state's samples that stand at these positions, in their order, from `samples`, which hold at least
-  /// these; each is compared with the hash that the state has of it.
-  Samples in_order(const Samples& samples, const Positions& positions) const;
+  /// Those of the state's samples that stand at these positions, in their order, from `samples`, which have at least
+  /// these; each is compared with the hash that the state has of it whenever its inputs are made.
+  SampleSource in_order(const SampleSource& samples, const Positions& positions) const;
   /// θ after an entry computed anew from the samples present alone, rows, A_r, b_r and factor; of D only θ_lin(D) is
   /// taken from the state. `samples` hold at least these; see in_order().
   struct Recomputed {
@@ -83,7 +83,7 @@ class Prepared {
     double bound = 0;       ///< max(1e-8, κ·1e-14)
     double condition = 0, relative_residual = 0;
   };
-  Recomputed recompute(int64_t entry, const Samples& samples, const JacobianOptions& options = {}) const;
+  Recomputed recompute(int64_t entry, const SampleSource& samples, const JacobianOptions& options = {}) const;
 
  private:
   Prepared() = default;

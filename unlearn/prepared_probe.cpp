@@ -144,24 +144,35 @@ std::vector<SampleChange> Prepared::most_affected(const Tensor& theta, const Pos
   return changes;
 }
 
-Samples Prepared::in_order(const Samples& samples, const Positions& positions) const {
+SampleSource Prepared::in_order(const SampleSource& samples, const Positions& positions) const {
   std::unordered_map<int64_t, int64_t> position;
-  for (size_t i = 0; i < samples.ids.size(); i++) position[samples.ids[i]] = static_cast<int64_t>(i);
+  for (size_t i = 0; i < samples.ids().size(); i++) position[samples.ids()[i]] = static_cast<int64_t>(i);
   Positions chosen;
+  std::vector<int64_t> ids;
+  std::vector<std::string> hashes;
   for (const int64_t i : positions) {
     const int64_t id = ids_[static_cast<size_t>(i)];
     const auto at = position.find(id);
     require(at != position.end(), "the sample with the id {} is needed, and is not among those given", id);
-    require(hash_of_sample(samples, at->second) == sample_hashes_[static_cast<size_t>(i)],
-            "the sample with the id {} is not the one that the state was prepared with: its hash differs", id);
-    chosen.push_back(at->second);
+    chosen.push_back(at->second), ids.push_back(id), hashes.push_back(sample_hashes_[static_cast<size_t>(i)]);
   }
-  return select(samples, chosen);
+  const Tensor labels = gather_rows(samples.labels(), chosen);
+  return {labels, ids, [=](const Positions& wanted) {
+            Positions places;
+            for (const int64_t i : wanted) places.push_back(chosen[static_cast<size_t>(i)]);
+            const Samples made = samples.at(places);
+            for (size_t i = 0; i < wanted.size(); i++)
+              require(hash_of_sample(made, static_cast<int64_t>(i)) == hashes[static_cast<size_t>(wanted[i])],
+                      "the sample with the id {} is not the one that the state was prepared with: its hash differs",
+                      made.ids[i]);
+            return made.inputs;
+          }};
 }
 
-Prepared::Recomputed Prepared::recompute(int64_t entry, const Samples& samples, const JacobianOptions& options) const {
+Prepared::Recomputed Prepared::recompute(int64_t entry, const SampleSource& samples,
+                                         const JacobianOptions& options) const {
   const Positions present = present_after(entry);
-  const Samples retained = in_order(samples, present);
+  const SampleSource retained = in_order(samples, present);
   // The squared error: the whole step from θ0. Else one step of Newton's method from the optimum that is claimed.
   const Loss& law = find_loss(loss_);
   const Tensor stored = theta_after(entry), direction = combine(stored, -1, theta_star_);
@@ -202,7 +213,7 @@ Prepared::Recomputed Prepared::recompute(int64_t entry, const Samples& samples, 
   const Tensor before = theta_after(entry - 1);
   out.expected.weights_before = sha256_of(before), out.expected.weights_after = sha256_of(stored);
   out.expected.update_norm = norm(combine(stored, -1, before));
-  compare_on_probe(stored, kept, gather_rows(retained.inputs, places), stacked(star), stacked(predicted), out.expected);
+  compare_on_probe(stored, kept, retained.at(places).inputs, stacked(star), stacked(predicted), out.expected);
   return out;
 }
 

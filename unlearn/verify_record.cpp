@@ -24,7 +24,7 @@ bool is_bound(const RecordFile& record, const Prepared& state) {
   return hash != hashes.end() && hash->second == sha256(record.result);
 }
 
-Verification verify_record(const RecordFile& record, const Prepared& state, const Samples& samples,
+Verification verify_record(const RecordFile& record, const Prepared& state, const SampleSource& samples,
                            const JacobianOptions& options) {
   const bool bound = is_bound(record, state);
   // The state's own copy tells what was changed, at once and in every field.
@@ -52,10 +52,10 @@ Verification verify_record(const RecordFile& record, const Prepared& state, cons
   return {.retained = r.expected.n_after, .difference = r.difference, .bound = r.bound, .condition = r.condition};
 }
 
-void replay_record(const RecordFile& record, const Prepared& state, const Samples& samples, const std::string& work,
-                   const JacobianOptions& options) {
+void replay_record(const RecordFile& record, const Prepared& state, const SampleSource& samples,
+                   const std::string& work, const JacobianOptions& options) {
   static_cast<void>(journal_entry(record, state));
-  const Samples all = state.in_order(samples, state.present_after(0));
+  const SampleSource all = state.in_order(samples, state.present_after(0));
   const auto& checkpoint = state.checkpoint();
   std::string result;
   Prepared again =

@@ -26,12 +26,12 @@ struct Verification {
 ///
 /// How the system was solved (the fields `representation`, `relative_residual`, `condition_bound`,
 /// `smallest_eigenvalue` and `newton`) depends on D_f: these are covered by the journal's hash, and by replay_record().
-Verification verify_record(const RecordFile& record, const Prepared& state, const Samples& samples,
+Verification verify_record(const RecordFile& record, const Prepared& state, const SampleSource& samples,
                            const JacobianOptions& options = {});
 
 /// Prepares the state once more in the new folder `work`, from all its samples, makes the requests up to the record's,
 /// and compares every field of `result` bit for bit. An Error names the first that differs.
-void replay_record(const RecordFile& record, const Prepared& state, const Samples& samples, const std::string& work,
-                   const JacobianOptions& options = {});
+void replay_record(const RecordFile& record, const Prepared& state, const SampleSource& samples,
+                   const std::string& work, const JacobianOptions& options = {});
 
 }  // namespace fastntk

@@ -122,6 +122,31 @@ TEST_CASE("prepare, forget and verify", "[forget]") {
   succeeds("forget " + state + " --where 'class:9 first:1'");
 }
 
+TEST_CASE("a model is prepared as it stands, and an interrupted run goes on", "[forget]") {
+  const TemporaryFolder folder;
+  const std::string prepare =
+      "prepare " + pretrained + " --subset bn --l2 0.1 --samples '30000-59999 class:0-8 per-class:20' -o ";
+  const std::string whole = folder / "whole", resumed = folder / "resumed";
+  CHECK_THAT(succeeds(prepare + whole).output, Catch::Contains("n = 180, P = 1568, ρ = nλ = 18"));
+  succeeds("forget " + whole + " --class 8");
+  CHECK_THAT(succeeds("verify " + whole + "/record-000001.json --state " + whole).output, Catch::Contains("verified"));
+  check_refused("prepare " + pretrained + " -o " + (folder / "x"), 2, "--subset and --l2");
+  check_refused("prepare " + pretrained + " --subset bn --l2 0.1 -o " + (folder / "x"), 2, "label 9");
+
+  // Killed once there are some rows; had it ended before, the file of rows would be gone.
+  const std::string rows = resumed + ".rows.partial";
+  REQUIRE(std::system(
+              fmt::format("{} {} > /dev/null 2>&1 & p=$!; for i in $(seq 600); do [ \"$(stat -c %s {} 2> "
+                          "/dev/null || echo 0)\" -gt 100000 ] && break; sleep 0.01; done; kill -9 $p; wait $p; true",
+                          FASTNTK_PROGRAM, prepare + resumed + " --threads 1 --quiet", rows)
+                  .c_str()) == 0);
+  if (!file_exists(resumed)) CHECK(file_exists(rows));
+  if (!file_exists(resumed)) succeeds(prepare + resumed);
+  CHECK_FALSE(file_exists(rows));
+  for (const char* const name : {"/rows.safetensors", "/state.safetensors"})
+    CHECK(read_file(whole + name) == read_file(resumed + name));
+}
+
 TEST_CASE("a request that is killed leaves the state before it or after it", "[forget]") {
   const TemporaryFolder folder;
   const std::string tuned = folder / "tuned.safetensors", state = folder / "state";
