@@ -108,7 +108,7 @@ TEST_CASE("a process for each request gives the bits of one process for all", "[
   write_file_atomically(each + "/factor-000007.safetensors", "begun");
   const std::string journal = read_file(each + "/journal.jsonl");
   write_file_atomically(each + "/journal.jsonl", journal.substr(0, journal.find('\n') + 1));
-  CHECK_THROWS_WITH(Prepared::open(each, Journal::Access::write).forget({5}), Catch::Contains("lines at the end"));
+  CHECK_THROWS_WITH(Prepared::open(each, Journal::Access::write).forget({5}), Catch::Contains("its end was lost"));
   write_file_atomically(each + "/journal.jsonl", journal);
   std::optional<Prepared> reopened = Prepared::open(each, Journal::Access::write);
 
