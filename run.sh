@@ -21,7 +21,8 @@ commands=(
   check "all of it: every combination of the op tests, 200 kills and other faults, sanitizers, a foreign project, formatting, static analysis"
   faults "end prepare, forget and ntk by kill -9, fill the disk, damage files: faults [KILLS, 200]"
   fuzz "give every reader damaged files, under the sanitizers: fuzz [EXECUTIONS of each, 1000000] [TARGET…]"
-  bench "measure the speed, beside PyTorch where one is found; 'bench ntk': the kernel, beside neural-tangents too; 'bench deletion': requests"
+  bench "measure the speed, beside PyTorch where one is found; 'bench ntk': the kernel, beside neural-tangents too;
+    'bench deletion': requests; 'bench scaling': figures of cost against size; 'bench ancestor': all parameters beside a few"
   parity "compare full-size models with PyTorch, torchvision and timm (a Python that has them: FASTNTK_TORCH_PYTHON)"
   table "make the whole table that the README shows"
   table-vit "make the tables of the vision transformer (docs/vit.md)"
@@ -68,8 +69,7 @@ command_fuzz() {
 command_bench() {
   build all
   case ${1:-} in
-    ntk) exec "$root/bench/ntk.sh" "${@:2}" ;;
-    deletion) exec "$root/bench/deletion.sh" "${@:2}" ;;
+    ntk | deletion | scaling | ancestor) exec "$root/bench/$1.sh" "${@:2}" ;;
     *) exec "$root/bench/run.sh" "$@" ;;
   esac
 }

@@ -1,6 +1,7 @@
 // fastntk unlearn: forget some of the samples that a model was fine-tuned on.
 #include "apps/common.h"
 #include "datasets/split.h"
+#include "engine/file.h"
 #include "engine/safetensors.h"
 #include "engine/sha256.h"
 #include "unlearn/experiment.h"
@@ -10,7 +11,7 @@ namespace {
 
 struct UnlearnFlags {
   Common common;
-  std::string model, output, forget, test_rules = "all", convention = "mean", representation = "auto";
+  std::string model, output, forget, markdown, test_rules = "all", convention = "mean", representation = "auto";
   std::vector<std::string> rules;
   int oracle_seeds = -1;
 };
@@ -94,6 +95,7 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
   for (const auto& s : report.rows.back().solves)
     fmt::print("solve {}: {} with {} unknowns, relative residual {:.2e} after {} refinements, condition about {:.2e}\n",
                s.name, s.representation, s.unknowns, s.relative_residual, s.refinement_steps, s.condition_estimate);
+  if (!f.markdown.empty()) write_file_atomically(f.markdown, markdown_table(report.rows));
   if (!f.output.empty()) {
     scatter(model, subset, theta);
     m["unlearn.forget"] = f.forget;
@@ -136,6 +138,7 @@ void add_unlearn(CLI::App& app) {
       ->capture_default_str();
   c->add_option("--test-samples", f->test_rules, "which samples of the test part to measure on")->capture_default_str();
   c->add_option("-o,--output", f->output, "write the model after the last rule to this file");
+  c->add_option("--markdown", f->markdown, "write the table to this file in Markdown");
   add_common(*c, f->common);
   c->callback([f, c] { run_unlearn(*f, *c); });
 }

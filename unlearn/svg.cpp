@@ -82,7 +82,8 @@ class Scale {
     const int first = static_cast<int>(std::floor(low_)), last = static_cast<int>(std::ceil(high_));
     const int every = std::max(1, (last - first + 5) / 6);
     for (int d = first; d <= last; d++) {
-      add(std::pow(10.0, d), (d - first) % every == 0 ? fmt::format("1e{}", d) : "");
+      const std::string label = last - first <= 4 ? number(std::pow(10.0, d)) : fmt::format("1e{}", d);
+      add(std::pow(10.0, d), (d - first) % every == 0 ? label : "");
       if (last - first <= 4)
         for (int k = 2; k < 10; k++)
           add(k * std::pow(10.0, d), last - first <= 2 && (k == 2 || k == 5) ? number(k * std::pow(10.0, d)) : "");
@@ -146,6 +147,10 @@ std::string body(const Plot& plot) {
     out += line(left - (t.label.empty() ? 3 : 6), py(t.value), left, py(t.value), "axis");
     if (!t.label.empty()) out += text_at(left - 9, py(t.value) + 4, "end", t.label);
   }
+  // The legend is where a rising or falling curve is not.
+  const bool at_left =
+      !plot.series.empty() && !plot.series[0].y.empty() && plot.series[0].y.back() > plot.series[0].y[0];
+  const double sample = at_left ? left + 8 : x1 - 26;
   double legend = top + 18;
   for (size_t k = 0; k < plot.series.size(); k++) {
     const PlotSeries& s = plot.series[k];
@@ -164,9 +169,9 @@ std::string body(const Plot& plot) {
     out += marks;
     if (s.label.empty()) continue;
     out += fmt::format(
-        "<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\" stroke-width=\"3\"/>\n", x1 - 26,
-        legend - 4, x1 - 8, legend - 4, colour);
-    out += text_at(x1 - 32, legend, "end", s.label);
+        "<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\" stroke-width=\"3\"/>\n", sample,
+        legend - 4, sample + 18, legend - 4, colour);
+    out += at_left ? text_at(sample + 24, legend, "start", s.label) : text_at(sample - 6, legend, "end", s.label);
     legend += 17;
   }
   return out + frame_and_labels(plot.title, plot.x.label, plot.y.label, x1, y1);
