@@ -20,6 +20,7 @@ struct Flags {
   std::string record, state, work, public_key;
   StateData data;
   bool replay = false;
+  int64_t rows = -1;
 };
 
 // A folder that is gone with the object.
@@ -45,8 +46,11 @@ void check_state(const Flags& f, const RecordFile& record, Report& report) {
   const Prepared state = Prepared::open(f.state, Journal::Access::read);
   static_cast<void>(journal_entry(record, state));
   const JacobianOptions options{.memory = parse_bytes(f.common.memory)};
-  const Verification v =
-      verify_record(record, state, samples_at(f.data, f.common, state, state.present_after(record.entry)), options);
+  const Verification v = verify_record(
+      record, state, samples_at(f.data, f.common, state, state.present_after(record.entry)), options, f.rows);
+  if (f.rows >= 0)
+    fmt::print("rows of {} samples, drawn by the hash of the record, differ from the state's by {:.2e} of their norm\n",
+               std::min(f.rows, v.retained), v.rows_difference);
   fmt::print(
       "entry {} verified: record, journal and hashes of weights and samples agree; θ from the {} samples that remain "
       "differs by {:.2e} (at most {:.2e}, condition about {:.1e})\n",
@@ -71,6 +75,7 @@ void run_verify(const Flags& f, const CLI::App& command) {
       !f.state.empty() || !f.public_key.empty(),
       "--state says where the weights are to be checked, --public-key whose signature; one of them is needed");
   require_usage(!f.state.empty() || !f.replay, "--replay needs --state");
+  require_usage(f.rows >= 0 || command.count("--rows") == 0, "--rows must be 0 or more, got {}", f.rows);
   const RecordFile record = read_record(f.record);
   std::optional<SignatureKey> key;
   if (!f.public_key.empty()) key = SignatureKey::read_public(f.public_key);
@@ -96,6 +101,9 @@ void add_verify(CLI::App& app) {
   c->add_option("record", f->record, "record of the request, record-NNNNNN.json")->required();
   c->add_option("--state", f->state, "folder with the prepared state");
   add_state_data_flags(*c, f->data);
+  c->add_option("--rows", f->rows,
+                "compute the rows of this many samples only, drawn by the record's hash, and take the others from the "
+                "state; default: compute all");
   c->add_flag("--replay", f->replay,
               "also prepare and make the requests once more, from all samples, the forgotten among them; every field "
               "of the result must be the same bit for bit");

@@ -13,6 +13,7 @@
 #include "unlearn/forget_record.h"
 #include "unlearn/jacobian.h"
 #include "unlearn/journal.h"
+#include "unlearn/prepared_rows.h"
 #include "unlearn/row_file.h"
 
 namespace fastntk {
@@ -82,8 +83,17 @@ class Prepared {
     double difference = 0;  ///< ‖θ − theta_after‖ / ‖θ_lin(D_r) − θ0‖
     double bound = 0;       ///< max(1e-8, κ·1e-14)
     double condition = 0, relative_residual = 0;
+    double rows_difference = 0;  ///< of the rows drawn from those in the file, over their norm
   };
-  Recomputed recompute(int64_t entry, const SampleSource& samples, const JacobianOptions& options = {}) const;
+  struct RecomputeOptions {
+    JacobianOptions jacobian;
+    /// Compute the rows of this many of the samples, drawn with `seed`, and compare them with the file's, which then
+    /// serve for all the rest; −1: compute all.
+    int64_t drawn = -1;
+    uint64_t seed = 0;
+  };
+  Recomputed recompute(int64_t entry, const SampleSource& samples) const { return recompute(entry, samples, {}); }
+  Recomputed recompute(int64_t entry, const SampleSource& samples, const RecomputeOptions& options) const;
 
  private:
   Prepared() = default;
@@ -96,6 +106,8 @@ class Prepared {
   void probe(const Tensor& theta, const std::vector<bool>& present, ForgetRecord& record) const;
   void compare_on_probe(const Tensor& theta, const Positions& kept, const Tensor& inputs, const Tensor& star,
                         const Tensor& predicted, ForgetRecord& record) const;
+  double linearise_from_file(const Positions& present, const SampleSource& retained, const RecomputeOptions& options,
+                             const SeePart& see) const;
   std::vector<SampleChange> most_affected(const Tensor& theta, const Positions& retained, int64_t count) const;
 
   std::string folder_, first_factor_hash_;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <unordered_map>
 
+#include "engine/progress.h"
+#include "engine/random.h"
 #include "engine/sha256.h"
 #include "training/gradient.h"
 #include "unlearn/metrics.h"
@@ -169,8 +171,36 @@ SampleSource Prepared::in_order(const SampleSource& samples, const Positions& po
           }};
 }
 
+// Hands out the rows of the file; those of the samples drawn are computed as well and compared.
+double Prepared::linearise_from_file(const Positions& present, const SampleSource& retained,
+                                     const RecomputeOptions& options, const SeePart& see) const {
+  Positions drawn = Random(options.seed).permutation(retained.size());
+  drawn.resize(static_cast<size_t>(std::min(retained.size(), options.drawn)));
+  std::sort(drawn.begin(), drawn.end());
+  Progress progress("rows", static_cast<int64_t>(drawn.size()), "samples");
+  double difference = 0, size = 0;
+  int64_t first = 0;
+  size_t next = 0;  // in `drawn`
+  rows_->for_each(present, [&](const Positions& part, const Tensor& rows) {
+    check_interrupt();
+    see({first, {rows, gather_rows(logits_, part), Tensor::from<int64_t>({rows.extent(0)}, labels_at(part))}, {}});
+    Positions here, places;
+    for (; next < drawn.size() && drawn[next] < first + rows.extent(0); next++)
+      here.push_back(drawn[next] - first), places.push_back(drawn[next]);
+    first += rows.extent(0);
+    if (here.empty()) return;
+    const Tensor again = jacobian(*checkpoint_.model, subset_, retained.at(places).inputs, options.jacobian)
+                             .rows.to(DType::float64)
+                             .contiguous();
+    const Tensor stored = gather_rows(rows, here).to(DType::float64).contiguous();
+    difference += std::pow(norm(combine(again, -1, stored)), 2), size += std::pow(norm(stored), 2);
+    progress.advance(static_cast<int64_t>(here.size()));
+  });
+  return size == 0 ? 0 : std::sqrt(difference / size);
+}
+
 Prepared::Recomputed Prepared::recompute(int64_t entry, const SampleSource& samples,
-                                         const JacobianOptions& options) const {
+                                         const RecomputeOptions& options) const {
   const Positions present = present_after(entry);
   const SampleSource retained = in_order(samples, present);
   // The squared error: the whole step from θ0. Else one step of Newton's method from the optimum that is claimed.
@@ -182,7 +212,7 @@ Prepared::Recomputed Prepared::recompute(int64_t entry, const SampleSource& samp
   std::vector<Tensor> star, predicted;
   GramAccumulator accumulator(subset_.size(), 0);
   Tensor b = Tensor::zeros({subset_.size()}, DType::float64);
-  linearise(*checkpoint_.model, subset_, retained, options, [&](const LinearisedPart& part) {
+  const auto see = [&](const LinearisedPart& part) {
     const LinearisedSet& set = part.set;
     const Tensor at = linear_logits(set, combine(point, -1, theta_star_));
     const std::vector<int64_t> labels = set.labels.to_vector<int64_t>();
@@ -197,12 +227,19 @@ Prepared::Recomputed Prepared::recompute(int64_t entry, const SampleSource& samp
     if (here.empty()) return;
     star.push_back(gather_rows(set.logits, here).to(DType::float64).contiguous());
     predicted.push_back(rows_times(set, here, direction));
-  });
+  };
+  double rows_difference = 0;
+  if (options.drawn < 0)
+    linearise(*checkpoint_.model, subset_, retained, options.jacobian, see);
+  else
+    rows_difference = linearise_from_file(present, retained, options, see);
   b = combine(b, -ridge_, combine(point, -1, theta0_));
   Gram gram = std::move(accumulator).finish();
   const DowndatedSystem system(std::move(gram.matrix), ridge_, 0);
   const Refinement x = system.solve(b);
-  Recomputed out{.condition = system.condition_bound(), .relative_residual = x.relative_residual};
+  Recomputed out{.condition = system.condition_bound(),
+                 .relative_residual = x.relative_residual,
+                 .rows_difference = rows_difference};
   out.theta = combine(law.curvature_factor ? stored : combine(theta_star_, -1, optimum_), 1, x.x);
   const double apart = norm(combine(out.theta, -1, stored));
   // θ0 may itself be the optimum.

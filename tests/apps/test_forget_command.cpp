@@ -130,6 +130,10 @@ TEST_CASE("a model is prepared as it stands, and an interrupted run goes on", "[
   CHECK_THAT(succeeds(prepare + whole).output, Catch::Contains("n = 180, P = 1568, ρ = nλ = 18"));
   succeeds("forget " + whole + " --class 8");
   CHECK_THAT(succeeds("verify " + whole + "/record-000001.json --state " + whole).output, Catch::Contains("verified"));
+  CHECK_THAT(
+      succeeds("verify " + whole + "/record-000001.json --state " + whole + " --rows 10").output,
+      Catch::Contains("rows of 10 samples, drawn by the hash of the record, differ from the state's by 0.00e+00") &&
+          Catch::Contains("entry 1 verified"));
   check_refused("prepare " + pretrained + " -o " + (folder / "x"), 2, "--subset and --l2");
   check_refused("prepare " + pretrained + " --subset bn --l2 0.1 -o " + (folder / "x"), 2, "label 9");
 
