@@ -45,6 +45,7 @@ command_check() {
   install_packages "${check_packages[@]}"
   build all
   FASTNTK_TEST_GRID=full run_tests release
+  # shellcheck disable=SC2119  # its arguments are those of `./run.sh faults`
   command_faults
   local preset
   for preset in asan tsan; do
@@ -56,6 +57,7 @@ command_check() {
   say "check: all passed"
 }
 
+# shellcheck disable=SC2120
 command_faults() {
   build fastntk_app
   "$root/tests/faults/faults.sh" "$program" "$root/checkpoints/resnet20-fashion-mnist-0-8.safetensors" "$@"
