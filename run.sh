@@ -21,6 +21,7 @@ commands=(
   check "all of it: every combination of the op tests, 200 kills and other faults, sanitizers, a foreign project, formatting, static analysis"
   faults "end prepare, forget and ntk by kill -9, fill the disk, damage files: faults [KILLS, 200]"
   fuzz "give every reader damaged files, under the sanitizers: fuzz [EXECUTIONS of each, 1000000] [TARGET…]"
+  gpu "build for NVIDIA GPUs and test every op on the one that is here"
   bench "measure the speed, beside PyTorch where one is found; 'bench ntk': the kernel, beside neural-tangents too;
     'bench deletion': requests; 'bench scaling': figures of cost against size; 'bench ancestor': all parameters beside a few"
   parity "compare full-size models with PyTorch, torchvision and timm (a Python that has them: FASTNTK_TORCH_PYTHON)"
@@ -67,6 +68,14 @@ command_fuzz() {
   install_packages "${packages[@]}" "${fuzz_packages[@]}"
   (cd "$root" && cmake --preset fuzz && cmake --build --preset fuzz -j "$jobs")
   exec "$root/fuzz/run.sh" "$@"
+}
+
+command_gpu() {
+  FASTNTK_CUDA=ON
+  build fastntk_app
+  build tests_engine
+  "$program" info --devices
+  FASTNTK_TEST_GRID=full run_tests release -R "on a GPU" --verbose
 }
 
 command_bench() {
@@ -136,10 +145,10 @@ install_packages() {
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
 }
 
-# Configures and builds one target of the release preset.
+# Configures and builds one target of the release preset, for NVIDIA GPUs too where nvcc is found.
 build() {
   install_packages "${packages[@]}"
-  (cd "$root" && cmake --preset release && cmake --build --preset release -j "$jobs" --target "$1")
+  (cd "$root" && cmake --preset release -D FASTNTK_CUDA="${FASTNTK_CUDA:-AUTO}" && cmake --build --preset release -j "$jobs" --target "$1")
 }
 
 # Runs the tests of a preset; the last lines are ctest's own.
@@ -173,7 +182,7 @@ check_subdirectory() {
 check_style() {
   cd "$root"
   local sources
-  mapfile -t sources < <(git ls-files '*.cpp' '*.h')
+  mapfile -t sources < <(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
   clang-format-16 --dry-run -Werror "${sources[@]}"
   shellcheck run.sh fuzz/run.sh tests/faults/faults.sh .ci/run bench/*.sh
   # GCC's warning flags are not all known to clang.

@@ -1,5 +1,6 @@
 // fastntk evaluate, predict and jacobian.
 #include "apps/common.h"
+#include "engine/device.h"
 #include "engine/progress.h"
 #include "engine/safetensors.h"
 #include "unlearn/jacobian.h"
@@ -11,7 +12,7 @@ namespace {
 struct Flags {
   Common common;
   InputFlags input;
-  std::string model, architecture, output, subset = "bn";
+  std::string model, architecture, output, subset = "bn", device = "cpu";
 };
 
 void add_model_flags(CLI::App& c, Flags& f, bool output) {
@@ -19,17 +20,39 @@ void add_model_flags(CLI::App& c, Flags& f, bool output) {
   c.add_option("--arch", f.architecture, "architecture, for a checkpoint without our configuration");
   if (output) c.add_option("-o,--output", f.output, "file to write, .safetensors or .npy")->required();
   add_input_flags(c, f.input);
+  c.add_option("--device", f.device, "cpu, cuda, or emu: the GPU's kernels run on the CPU, to test them")
+      ->capture_default_str();
+}
+
+// The device of the flags, where the model and its inputs go. Call before work that would be lost.
+Device device_of(const Flags& f) {
+  const Device device = parse_device(f.device);
+  require_available(device);
+  return device;
+}
+
+struct Placed {
+  Checkpoint checkpoint;
+  Samples samples;
+};
+// Labels stay on the host, where metrics are computed.
+Placed load_on(Device device, const Flags& f) {
+  Placed out{open_model(f.model, f.architecture), {}};
+  out.samples = load_inputs(f.input, out.checkpoint, f.common);
+  out.checkpoint.model->to(device);
+  out.samples.inputs = out.samples.inputs.to(device);
+  return out;
 }
 
 void run_evaluate(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
+  const Device device = device_of(f);
   Report report = new_report(command);
-  const Checkpoint checkpoint = open_model(f.model, f.architecture);
-  const Samples samples = load_inputs(f.input, checkpoint, f.common);
+  const auto [checkpoint, samples] = load_on(device, f);
   require(samples.labels.defined(), "these samples have no labels to evaluate against");
   require(samples.size() > 0, "'{}' chooses no samples", f.input.data.rules);
   const Stopwatch clock;
-  const Tensor logits = predict(*checkpoint.model, samples.inputs);
+  const Tensor logits = predict(*checkpoint.model, samples.inputs).to(Device::cpu);
   report.results = {{"n", static_cast<double>(samples.size())},
                     {"accuracy", accuracy(logits, samples.labels)},
                     {"cross_entropy", mean_cross_entropy(logits, samples.labels)},
@@ -58,11 +81,11 @@ void run_evaluate(const Flags& f, const CLI::App& command) {
 
 void run_predict(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
+  const Device device = device_of(f);
   Report report = new_report(command);
-  const Checkpoint checkpoint = open_model(f.model, f.architecture);
-  const Samples samples = load_inputs(f.input, checkpoint, f.common);
+  const auto [checkpoint, samples] = load_on(device, f);
   const Stopwatch clock;
-  const Tensor logits = predict(*checkpoint.model, samples.inputs);
+  const Tensor logits = predict(*checkpoint.model, samples.inputs).to(Device::cpu);
   report.results = {{"n", static_cast<double>(samples.size())}, {"seconds", clock.seconds()}};
   write_tensor(f.output, "logits", logits, {});
   fmt::print("{}: logits {}, {}\n", f.output, logits.describe(), format_duration(report.results["seconds"]));
@@ -71,22 +94,23 @@ void run_predict(const Flags& f, const CLI::App& command) {
 
 void run_jacobian(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
+  const Device device = device_of(f);
   Report report = new_report(command);
-  const Checkpoint checkpoint = open_model(f.model, f.architecture);
+  const auto [checkpoint, samples] = load_on(device, f);
   const Subset subset = choose(*checkpoint.model, f.subset);
-  const Samples samples = load_inputs(f.input, checkpoint, f.common);
   fmt::print("{}", subset.table());
-  reset_peak_memory();
+  reset_peak_memory(device);
   const Stopwatch clock;
   const Jacobian j = jacobian(*checkpoint.model, subset, samples.inputs,
                               {.memory = parse_bytes(f.common.memory), .title = "jacobian"});
+  synchronise(device);
   report.results = {{"n", static_cast<double>(samples.size())},
                     {"parameters", static_cast<double>(subset.size())},
                     {"seconds", clock.seconds()},
                     {"samples_per_second", static_cast<double>(samples.size()) / clock.seconds()},
-                    {"peak_bytes", static_cast<double>(memory_statistics().peak)},
+                    {"peak_bytes", static_cast<double>(memory_statistics(device).peak)},
                     {"jacobian_bytes", static_cast<double>(j.rows.bytes())}};
-  write_tensor(f.output, "jacobian", j.rows, columns_of(subset));
+  write_tensor(f.output, "jacobian", j.rows.to(Device::cpu), columns_of(subset));
   fmt::print("{}: J {}, {:.4g} samples/s, peak {} of which J {}\n", f.output, j.rows.describe(),
              report.results["samples_per_second"], format_bytes(report.results["peak_bytes"]),
              format_bytes(report.results["jacobian_bytes"]));

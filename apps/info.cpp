@@ -3,6 +3,7 @@
 #include "datasets/registry.h"
 #include "engine/blas.h"
 #include "engine/cpu/dispatch.h"
+#include "engine/device.h"
 #include "engine/op.h"
 #include "engine/parallel.h"
 #include "engine/progress.h"
@@ -15,7 +16,7 @@ namespace {
 struct Flags {
   Common common;
   std::string file;
-  bool ops = false;
+  bool ops = false, devices = false;
 };
 
 // Which architectures the tensors fit, or, where none does, which come nearest.
@@ -68,7 +69,9 @@ void about_machine(const Flags& f, Report& report) {
   fmt::print("own kernels    {}\n", cpu::name_of(cpu::isa()));
   fmt::print("BLAS           {}, kernel set {}\n", blas_version(), blas_kernel_set());
   fmt::print("sgemm          {:.0f} Gflop/s on 1 thread, {:.0f} on {}\n", one, all, thread_count());
-  fmt::print("devices        cpu ({} threads)\n", thread_count());
+  fmt::print("devices        cpu ({} threads), emu", thread_count());
+  const bool gpu = reason_unavailable(Device::cuda).empty();
+  fmt::print("{} (--devices says more)\n", gpu ? ", cuda" : "");
   fmt::print("architectures ");
   for (const auto& name : architecture_names()) fmt::print(" {}", name);
   fmt::print("\nlosses        ");
@@ -80,7 +83,13 @@ void about_machine(const Flags& f, Report& report) {
   fmt::print("\nops            {} (--ops lists them)\n", registered_ops().size());
   if (f.ops)
     for (const OpInfo* const op : registered_ops())
-      fmt::print("  {:<24} {:<52} {}\n", op->name, op->value, op->differential);
+      fmt::print("  {:<24} {:<52} {}{}\n", op->name, op->value, op->differential, op->host_only ? " (cpu only)" : "");
+}
+
+void about_devices(Report& report) {
+  for (const std::string& line : describe_devices()) fmt::print("{}\n", line);
+  const std::string reason = reason_unavailable(Device::cuda);
+  report.notes["cuda"] = reason.empty() ? "can be used" : reason;
 }
 
 }  // namespace
@@ -91,11 +100,14 @@ void add_info(CLI::App& app) {
       app.add_subcommand("info", "this build and machine, or what is in a file of tensors and which models it fits");
   c->add_option("file", f->file, "a .safetensors file, the .index.json of several, or a .pth or .pt file of torch");
   c->add_flag("--ops", f->ops, "list the ops with their mathematics");
+  c->add_flag("--devices", f->devices, "say what can run a model here, and why the rest cannot");
   add_common(*c, f->common);
   c->callback([f, c] {
     apply_common(f->common);
     Report report = new_report(*c);
-    if (f->file.empty())
+    if (f->devices)
+      about_devices(report);
+    else if (f->file.empty())
       about_machine(*f, report);
     else
       about_file(f->file, report);

@@ -112,8 +112,9 @@ class Backend {
   virtual void row_norm_sums(const RowNormSums& arguments) const = 0;
 };
 
-/// The backend of a device.
+/// The backend of a device; Error when it cannot be used.
 const Backend& backend(Device device);
+const Backend& cpu_backend();
 inline const Backend& backend_of(const Tensor& t) { return backend(t.device()); }
 
 /// q [N…, T, d], k [N…, S, d], v [N…, S, e], y [N…, T, e], S > 0. The elements of a row lie side by side, all other

@@ -21,7 +21,7 @@ std::vector<Variable> leaves_of(Tape& tape, const Tensors& x) {
 
 Tensor one(const Variable& y, const char* what) {
   require(y.value.elements() == 1, "{} needs a value of one element, got {}", what, y.shape().str());
-  return Tensor::full(y.shape(), 1, y.dtype());
+  return Tensor::full(y.shape(), 1, y.dtype(), y.value.device());
 }
 
 // The pairs that Tape::jvp takes; what they have in front of the inputs' shapes goes to `lead`.
@@ -46,20 +46,20 @@ LeafTangents pairs(const std::vector<Variable>& leaves, const Tensors& v, Shape&
   return out;
 }
 
-Tensor value_or_zero(const Variable& v, const Shape& shape, DType dtype) {
-  return v.defined() ? v.value : Tensor::zeros(shape, dtype);
+Tensor value_or_zero(const Variable& v, const Shape& shape, const Tensor& like) {
+  return v.defined() ? v.value : Tensor::zeros(shape, like.dtype(), like.device());
 }
 
 Tensors values_or_zeros(const std::vector<Variable>& v, const Shape& lead, const std::vector<Variable>& leaves) {
   Tensors out;
-  for (size_t i = 0; i < v.size(); i++) out.push_back(value_or_zero(v[i], lead + leaves[i].shape(), leaves[i].dtype()));
+  for (size_t i = 0; i < v.size(); i++) out.push_back(value_or_zero(v[i], lead + leaves[i].shape(), leaves[i].value));
   return out;
 }
 
 // [to − from, …]: row k has a 1 at element from + k.
-Tensor basis(const Shape& shape, int64_t from, int64_t to, DType dtype) {
+Tensor basis(const Shape& shape, int64_t from, int64_t to, const Tensor& like) {
   const int64_t n = shape.elements();
-  Tensor out = Tensor::zeros({to - from, n}, dtype);
+  Tensor out = Tensor::zeros({to - from, n}, like.dtype(), like.device());
   for (int64_t k = from; k < to; k++) out.select(0, k - from).slice(0, k, k + 1).fill(1);
   return out.reshape(Shape{to - from} + shape);
 }
@@ -78,7 +78,7 @@ Jvp jvp(const Function& f, const Tensors& x, const Tensors& v) {
   const LeafTangents tangents = pairs(leaves, v, lead);
   const Variable y = f(leaves);
   const Variable dy = y.active() ? tape.jvp(tangents, y) : Variable{};
-  return {y.value, value_or_zero(dy, lead + y.shape(), y.dtype())};
+  return {y.value, value_or_zero(dy, lead + y.shape(), y.value)};
 }
 
 Tensors Pullback::operator()(const Tensor& u) const {
@@ -109,19 +109,19 @@ Tensors jacobian(const Function& f, const Tensors& x) {
   Tensors out;
   for (const Variable& leaf : leaves) {
     inputs += leaf.value.elements();
-    out.push_back(Tensor::zeros({outputs, leaf.value.elements()}, y.dtype()));
+    out.push_back(Tensor::zeros({outputs, leaf.value.elements()}, y.dtype(), y.value.device()));
   }
   if (y.active() && inputs < outputs) {
     for (size_t i = 0; i < leaves.size(); i++)
       in_stacks(leaves[i].value.elements(), [&](int64_t from, int64_t to) {
-        const LeafTangents tangent = {{leaves[i], basis(leaves[i].shape(), from, to, y.dtype())}};
+        const LeafTangents tangent = {{leaves[i], basis(leaves[i].shape(), from, to, y.value)}};
         const Variable columns = tape.jvp(tangent, y);
         if (columns.defined())
           out[i].slice(1, from, to).copy_from(columns.value.reshape({to - from, outputs}).transpose(0, 1));
       });
   } else if (y.active()) {
     in_stacks(outputs, [&](int64_t from, int64_t to) {
-      const auto rows = tape.vjp(y, basis(y.shape(), from, to, y.dtype()), leaves);
+      const auto rows = tape.vjp(y, basis(y.shape(), from, to, y.value), leaves);
       for (size_t i = 0; i < rows.size(); i++)
         if (rows[i].defined())
           out[i].slice(0, from, to).copy_from(rows[i].value.reshape({to - from, leaves[i].value.elements()}));
@@ -178,11 +178,11 @@ Tensor jacobian_rows(const ParametricFunction& f, const Tensors& theta, const Te
             y.shape().str());
     const Shape each = y.shape().slice(1, y.rank());
     const int64_t C = each.elements();
-    if (!out.defined()) out = Tensor::zeros({n, C, P}, y.dtype());
+    if (!out.defined()) out = Tensor::zeros({n, C, P}, y.dtype(), y.value.device());
     if (!y.active()) continue;
     in_stacks(C, [&](int64_t from, int64_t to) {
       // Element c of every sample at once: [to − from, count, …].
-      const Tensor seed = basis(each, from, to, y.dtype()).reshape(Shape{to - from, 1} + each);
+      const Tensor seed = basis(each, from, to, y.value).reshape(Shape{to - from, 1} + each);
       const auto rows = tape.vjp(y, seed.expand(Shape{to - from} + y.shape()), leaves);
       int64_t at = 0;
       for (size_t i = 0; i < rows.size(); at += theta[i].elements(), i++)

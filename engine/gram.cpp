@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "engine/backend.h"
 #include "engine/blas.h"
 #include "engine/parallel.h"
 
@@ -79,6 +80,26 @@ void mirror_diagonal_tiles(SymmetricMatrix& matrix) {
     for (int64_t c = 0; c < extent; c++)
       for (int64_t r = c + 1; r < extent; r++) tile[r * extent + c] = tile[c * extent + r];
   });
+}
+
+// J_a J_bᵀ where the rows are, in blocks of columns that follow one another; the result goes to the host.
+Tensor dual_gram_on_device(const Tensor& a, const Tensor& b) {
+  constexpr int64_t columns = 1 << 14;
+  const Backend& device = backend_of(a);
+  for (const Tensor* const rows : {&a, &b}) {
+    const int64_t at = device.first_non_finite(*rows);
+    require(at < 0, "row {}, column {} of the Jacobian is not finite: a Gram matrix needs finite rows",
+            at / std::max<int64_t>(1, rows->extent(1)), at % std::max<int64_t>(1, rows->extent(1)));
+  }
+  Tensor sum = Tensor::zeros({a.extent(0), b.extent(0)}, DType::float64, a.device());
+  for (int64_t from = 0; from < a.extent(1); from += columns) {
+    const int64_t to = std::min(a.extent(1), from + columns);
+    const Tensor left = a.slice(1, from, to).to(DType::float64), right = b.slice(1, from, to).to(DType::float64);
+    Tensor part(sum.shape(), DType::float64, a.device());
+    device.gemm(left, right.transpose(0, 1), part, false);
+    device.map(BinaryKind::add, sum, part, sum);
+  }
+  return sum.to(Device::cpu);
 }
 
 }  // namespace
@@ -214,6 +235,7 @@ Gram GramAccumulator::finish() && {
 
 SymmetricMatrix dual_gram(const Tensor& rows) {
   const Tensor matrix = as_rows(rows, "dual_gram");
+  if (matrix.device() != Device::cpu) return SymmetricMatrix::from(dual_gram_on_device(matrix, matrix));
   ColumnPanels panels(matrix);
   SymmetricMatrix out(matrix.extent(0));
   const int extent = panels.tiling().extent;
@@ -237,6 +259,7 @@ Tensor dual_gram(const Tensor& a, const Tensor& b) {
   const Tensor left = as_rows(a, "dual_gram"), right = as_rows(b, "dual_gram");
   require(left.extent(1) == right.extent(1), "dual_gram needs rows of one length, got {} and {}", a.describe(),
           b.describe());
+  if (left.device() != Device::cpu) return dual_gram_on_device(left, right);
   ColumnPanels rows(left), columns(right);
   const int row_extent = rows.tiling().extent, column_extent = columns.tiling().extent;
   const int64_t stride = columns.tiling().padded();

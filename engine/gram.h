@@ -51,6 +51,7 @@ class GramAccumulator {
 };
 
 /// Θ = J Jᵀ [m, m] for rows [..., P] float32 or float64 in memory (leading axes flattened in order); half the products.
+/// Rows on another device stay there: the products are made there in float64, and the result alone comes to the host.
 SymmetricMatrix dual_gram(const Tensor& rows);
 /// Θ_ab = J_a J_bᵀ, float64 [m_a, m_b]. The rows of the result may be padded: see strides().
 Tensor dual_gram(const Tensor& a, const Tensor& b);

@@ -19,6 +19,7 @@ struct OpInfo {
   std::string name;
   std::string value;         ///< y as a formula of the inputs
   std::string differential;  ///< dy as a formula of their differentials
+  bool host_only = false;    ///< runs on the CPU alone; inputs in the memory of another device are refused
 };
 
 /// Enters an op into the table; the reference stays valid. Every entry must have samples in the tests' sample database.

@@ -5,8 +5,12 @@
 
 #include <bit>
 #include <cstdlib>
+#include <iterator>
 #include <new>
 #include <vector>
+
+#include "engine/device.h"
+#include "engine/error.h"
 
 #ifdef FASTNTK_EXACT_BLOCKS
 #include <sanitizer/asan_interface.h>
@@ -33,8 +37,32 @@ size_t bucket_size(size_t bytes) {
   return (bytes + step - 1) & ~(step - 1);
 }
 
+// Where the blocks of a cache come from.
+void* take(Device device, size_t size) {
+  if (device != Device::cpu) return device_memory(device).allocate(size);
+  const size_t alignment = size >= huge_page ? huge_page : 64;
+  void* const p = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+  if (p && size >= huge_page) madvise(p, size, MADV_HUGEPAGE);
+  return p;
+}
+void give_back(Device device, void* p) {
+  if (device == Device::cpu)
+    std::free(p);
+  else
+    device_memory(device).release(p);
+}
+// The first `bytes` of a block of `size` may be used from here on.
+void mark(Device device, void* p, size_t bytes, size_t size) {
+  if (device == Device::cpu)
+    mark_usable(p, bytes, size);
+  else
+    device_memory(device).mark(p, bytes, size);
+}
+
 class Cache {
  public:
+  explicit Cache(Device device) : device_(device) {}
+
   void* allocate(size_t bytes) {
     const size_t size = bucket_size(bytes);
     {
@@ -46,23 +74,22 @@ class Cache {
         void* p = free_list.back();
         free_list.pop_back();
         statistics_.cached -= size;
-        mark_usable(p, bytes, size);
+        mark(device_, p, bytes, size);
         return p;
       }
     }
-    const size_t alignment = size >= huge_page ? huge_page : 64;
-    void* p = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+    void* p = take(device_, size);
     if (!p) {
       release();
-      p = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+      p = take(device_, size);
     }
     if (!p) {
       const std::lock_guard lock(mutex_);
       statistics_.live -= size;
-      throw std::bad_alloc();
+      if (device_ == Device::cpu) throw std::bad_alloc();
+      fail("the memory of {} has no room for {} bytes beside the {} in use", name_of(device_), size, statistics_.live);
     }
-    if (size >= huge_page) madvise(p, size, MADV_HUGEPAGE);
-    mark_usable(p, bytes, size);
+    mark(device_, p, bytes, size);
     return p;
   }
 
@@ -70,12 +97,12 @@ class Cache {
     const size_t size = bucket_size(bytes);
     const std::lock_guard lock(mutex_);
     statistics_.live -= size;
-    if (size >= keep_limit) {
-      mark_usable(p, size, size);
-      std::free(p);
+    if (device_ == Device::cpu && size >= keep_limit) {
+      mark(device_, p, size, size);
+      give_back(device_, p);
       return;
     }
-    mark_usable(p, 0, size);
+    mark(device_, p, 0, size);
     statistics_.cached += size;
     free_[size].push_back(p);
   }
@@ -84,8 +111,8 @@ class Cache {
     const std::lock_guard lock(mutex_);
     for (auto& [size, blocks] : free_)
       for (void* p : blocks) {
-        mark_usable(p, size, size);
-        std::free(p);
+        mark(device_, p, size, size);
+        give_back(device_, p);
       }
     free_.clear();
     statistics_.cached = 0;
@@ -101,24 +128,27 @@ class Cache {
   }
 
  private:
-  // Larger blocks go straight back: they are rare, and keeping them would double the peak.
+  // Larger blocks of the host go straight back: they are rare, and keeping them would double the peak. Those of a
+  // device stay, because to return one waits for all that the device has still to do.
   static constexpr size_t keep_limit = size_t{64} << 20;
+  const Device device_;
   std::mutex mutex_;
   std::map<size_t, std::vector<void*>> free_;
   MemoryStatistics statistics_;
 };
 
 // Never destroyed: tensors with static storage duration may outlive any order of destruction.
-Cache& cache() {
-  static Cache* const instance = new Cache;
-  return *instance;
+Cache& cache(Device device) {
+  static Cache* const caches[] = {new Cache(Device::cpu), new Cache(Device::emu), new Cache(Device::cuda)};
+  static_assert(std::size(caches) == device_count);
+  return *caches[static_cast<size_t>(device)];
 }
 
 }  // namespace
 
-MemoryStatistics memory_statistics() { return cache().statistics(); }
-void reset_peak_memory() { cache().reset_peak(); }
-void release_cached_memory() { cache().release(); }
+MemoryStatistics memory_statistics(Device device) { return cache(device).statistics(); }
+void reset_peak_memory(Device device) { cache(device).reset_peak(); }
+void release_cached_memory(Device device) { cache(device).release(); }
 
 size_t allocated_bytes(size_t bytes) { return bucket_size(bytes); }
 
@@ -128,9 +158,9 @@ size_t peak_resident_bytes() {
   return static_cast<size_t>(usage.ru_maxrss) * 1024;
 }
 
-Buffer::Buffer(size_t bytes) : data_(cache().allocate(bytes)), bytes_(bytes) {}
+Buffer::Buffer(size_t bytes, Device device) : data_(cache(device).allocate(bytes)), bytes_(bytes), device_(device) {}
 Buffer::~Buffer() {
-  if (data_) cache().deallocate(data_, bytes_);
+  if (data_) cache(device_).deallocate(data_, bytes_);
 }
 
 }  // namespace fastntk

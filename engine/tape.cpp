@@ -7,6 +7,7 @@
 #include <set>
 
 #include "engine/backend.h"
+#include "engine/device.h"
 #include "engine/ops/elementwise.h"
 
 namespace fastntk {
@@ -85,6 +86,8 @@ Variable apply(std::shared_ptr<const Op> op, std::vector<Variable> inputs) {
   for (size_t i = 0; i < inputs.size(); i++) {
     const Variable& v = inputs[i];
     require(v.defined(), "{}: input {} is undefined (inputs: {})", op->name(), i, shapes_of(inputs));
+    require(v.value.device() == inputs[0].value.device(), "{}: its inputs are in the memory of {} and of {}",
+            op->name(), name_of(inputs[0].value.device()), name_of(v.value.device()));
     shapes.push_back(v.shape());
     values.push_back(v.value);
     if (!v.active()) continue;
@@ -93,6 +96,10 @@ Variable apply(std::shared_ptr<const Op> op, std::vector<Variable> inputs) {
     tape = v.tape;
     active |= 1U << i;
   }
+  if (op->info().host_only)
+    for (const Tensor& t : values)
+      require(t.device() == Device::cpu, "{} runs on the CPU only, but an input is in the memory of {}", op->name(),
+              name_of(t.device()));
   const Shape shape = op->shape(shapes);
   if (tape && tape->samples_)
     require(!op->mixes_samples(shapes), "{} on {} mixes samples, so per-sample derivatives through it do not exist",

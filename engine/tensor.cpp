@@ -4,6 +4,7 @@
 #include <array>
 
 #include "engine/backend.h"
+#include "engine/device.h"
 
 namespace fastntk {
 namespace {
@@ -27,10 +28,10 @@ Tensor::Tensor(const Shape& shape, DType dtype, Device device)
   storage_ = std::make_shared<Storage>(static_cast<size_t>(elements) * size_of(dtype), device);
 }
 
-Tensor Tensor::zeros(const Shape& shape, DType dtype) { return full(shape, 0, dtype); }
+Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device) { return full(shape, 0, dtype, device); }
 
-Tensor Tensor::full(const Shape& shape, double value, DType dtype) {
-  Tensor t(shape, dtype);
+Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device) {
+  Tensor t(shape, dtype, device);
   t.fill(value);
   return t;
 }
@@ -58,7 +59,8 @@ template <class T>
 const T* Tensor::data() const {
   require(defined(), "an undefined tensor has no data");
   require(dtype_ == dtype_of<T>(), "a tensor of {} was read as {}", name_of(dtype_), name_of(dtype_of<T>()));
-  require(device() == Device::cpu, "this tensor is not in host memory");
+  require(device() == Device::cpu, "{} is in the memory of {}: what runs on the host alone needs it there, by to(cpu)",
+          describe(), name_of(device()));
   return static_cast<const T*>(storage_->data()) + offset_;
 }
 
@@ -192,6 +194,21 @@ Tensor Tensor::to(DType dtype) const {
   return copy;
 }
 
+Tensor Tensor::to(Device device) const {
+  if (!defined() || device == this->device()) return *this;
+  const Tensor packed = contiguous();
+  if (this->device() != Device::cpu && device != Device::cpu) return packed.to(Device::cpu).to(device);
+  Tensor copy(shape_, dtype_, device);
+  const auto* const from =
+      static_cast<const std::byte*>(packed.storage_->data()) + static_cast<size_t>(packed.offset_) * size_of(dtype_);
+  if (elements() == 0) return copy;
+  if (device == Device::cpu)
+    device_memory(this->device()).copy_out(copy.storage_->data(), from, bytes());
+  else
+    device_memory(device).copy_in(copy.storage_->data(), from, bytes());
+  return copy;
+}
+
 void Tensor::copy_from(const Tensor& source) {
   storage_->touch();
   backend_of(*this).copy(source.expand(shape_), *this);
@@ -204,12 +221,13 @@ void Tensor::fill(double value) {
 
 double Tensor::item() const {
   require(elements() == 1, "item() needs a tensor of one element, got {}", shape_.str());
-  return for_any(dtype_, [&](auto zero) { return static_cast<double>(*data<decltype(zero)>()); });
+  const Tensor here = to(Device::cpu);
+  return for_any(dtype_, [&](auto zero) { return static_cast<double>(*here.data<decltype(zero)>()); });
 }
 
 template <class T>
 std::vector<T> Tensor::to_vector() const {
-  const Tensor packed = contiguous();
+  const Tensor packed = to(Device::cpu).contiguous();
   const T* const p = packed.data<T>();
   return std::vector<T>(p, p + packed.elements());
 }

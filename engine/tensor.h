@@ -21,15 +21,17 @@ class Tensor {
   /// Uninitialised elements.
   explicit Tensor(const Shape& shape, DType dtype = DType::float32, Device device = Device::cpu);
 
-  static Tensor zeros(const Shape& shape, DType dtype = DType::float32);
-  static Tensor full(const Shape& shape, double value, DType dtype = DType::float32);
+  static Tensor zeros(const Shape& shape, DType dtype = DType::float32, Device device = Device::cpu);
+  static Tensor full(const Shape& shape, double value, DType dtype = DType::float32, Device device = Device::cpu);
   template <class T>
   static Tensor from(const Shape& shape, std::span<const T> values);
   template <class T>
   static Tensor from(const Shape& shape, const std::vector<T>& values) {
     return from<T>(shape, std::span<const T>(values));
   }
-  static Tensor scalar(double value, DType dtype = DType::float32) { return full({}, value, dtype); }
+  static Tensor scalar(double value, DType dtype = DType::float32, Device device = Device::cpu) {
+    return full({}, value, dtype, device);
+  }
 
   bool defined() const { return storage_ != nullptr; }
   const Shape& shape() const { return shape_; }
@@ -75,12 +77,14 @@ class Tensor {
   Tensor clone() const;
   /// Another element type; this tensor if it has it already.
   Tensor to(DType dtype) const;
+  /// The elements in the memory of another device, contiguous; this tensor if it is there already.
+  Tensor to(Device device) const;
   /// Copies the elements of `source` (same shape after broadcasting) into this tensor's storage.
   void copy_from(const Tensor& source);
   void fill(double value);
-  /// The value of a one-element tensor.
+  /// The value of a one-element tensor, on the host.
   double item() const;
-  /// All elements in row-major order.
+  /// All elements in row-major order, on the host.
   template <class T>
   std::vector<T> to_vector() const;
 

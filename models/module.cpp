@@ -110,6 +110,11 @@ void Module::to(DType dtype) {
     if (is_floating(b->value.dtype())) b->value = b->value.to(dtype);
 }
 
+void Module::to(Device device) {
+  for (const auto& [name, p] : named_parameters()) p->value = p->value.to(device);
+  for (const auto& [name, b] : named_buffers()) b->value = b->value.to(device);
+}
+
 void Module::copy_state(const Module& from, const std::string& except) {
   copy_values(named_parameters(), from.named_parameters(), except);
   copy_values(named_buffers(), from.named_buffers(), except);

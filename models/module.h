@@ -88,6 +88,8 @@ class Module {
   DType dtype() const;
   /// Converts parameters and floating-point buffers to another type.
   void to(DType dtype);
+  /// Moves parameters and buffers to the memory of another device.
+  void to(Device device);
   /// Copies the values of all parameters and buffers of a module with the same names and shapes; those of the child
   /// named `except` stay as they are.
   void copy_state(const Module& from, const std::string& except = {});

@@ -78,7 +78,7 @@ Tensor stack_rows(const std::vector<Tensor>& parts) {
   require(!parts.empty(), "there are no rows to stack");
   Shape shape = parts[0].shape();
   for (size_t i = 1; i < parts.size(); i++) shape[0] += parts[i].extent(0);
-  Tensor out(shape, parts[0].dtype());
+  Tensor out(shape, parts[0].dtype(), parts[0].device());
   int64_t at = 0;
   for (const Tensor& part : parts) {
     out.slice(0, at, at + part.extent(0)).copy_from(part);

@@ -20,8 +20,8 @@ constexpr double few_samples = 4, few_samples_bytes = 5.5 * (1 << 20), layer_byt
 constexpr int64_t derivative_tile = 4;
 
 // [K, count, C] with row k asking for class from + k of every sample.
-Tensor class_cotangents(int64_t from, int64_t to, int64_t count, int64_t classes, DType dtype) {
-  Tensor seed = Tensor::zeros({to - from, count, classes}, dtype);
+Tensor class_cotangents(int64_t from, int64_t to, int64_t count, const Tensor& logits) {
+  Tensor seed = Tensor::zeros({to - from, count, logits.extent(-1)}, logits.dtype(), logits.device());
   for (int64_t c = from; c < to; c++) seed.select(0, c - from).slice(1, c, c + 1).fill(1);
   return seed;
 }
@@ -35,6 +35,12 @@ void store(const Variable& cotangent, const Subset::Entry& entry, int64_t from, 
   }
   const Tensor g = cotangent.value.contiguous();
   const int64_t K = g.extent(0), count = g.extent(1);
+  if (g.device() != Device::cpu) {
+    rows.slice(1, from, from + K)
+        .slice(2, entry.offset, entry.offset + length)
+        .copy_from(g.reshape({K, count, length}).transpose(0, 1));
+    return;
+  }
   for_floating(g.dtype(), "a Jacobian", [&](auto zero) {
     using T = decltype(zero);
     const T* const source = g.data<T>();
@@ -131,7 +137,7 @@ void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inpu
   parallel_for(tiles, [&](int64_t i) {
     check_interrupt();
     const int64_t first = i * plan.tile, count = std::min(plan.tile, n - first);
-    Tensor rows({count, C, subset.size()}, inputs.dtype());
+    Tensor rows({count, C, subset.size()}, inputs.dtype(), inputs.device());
     Tensor logits;
     {
       Tape tape;
@@ -143,7 +149,7 @@ void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inpu
         for (int64_t from = 0; from < C; from += plan.classes) {
           const int64_t to = std::min(C, from + plan.classes);
           const auto cotangents =
-              tape.vjp(f, class_cotangents(from, to, count, C, f.dtype()), pass.leaves().first(subset.entries.size()));
+              tape.vjp(f, class_cotangents(from, to, count, f.value), pass.leaves().first(subset.entries.size()));
           for (size_t k = 0; k < cotangents.size(); k++) store(cotangents[k], subset.entries[k], from, rows);
         }
       } else {
@@ -159,7 +165,8 @@ Jacobian jacobian(const Module& model, const Subset& subset, const Tensor& input
   check_inputs(model, subset, inputs);
   const int64_t n = inputs.extent(0);
   const int64_t C = model.forward(Pass(Mode::eval), inputs.slice(0, 0, 1)).extent(1);
-  Jacobian out{Tensor({n, C}, inputs.dtype()), Tensor({n, C, subset.size()}, inputs.dtype())};
+  Jacobian out{Tensor({n, C}, inputs.dtype(), inputs.device()),
+               Tensor({n, C, subset.size()}, inputs.dtype(), inputs.device())};
   jacobian_rows(model, subset, inputs, options, [&](int64_t first, const Tensor& logits, const Tensor& rows) {
     out.logits.slice(0, first, first + logits.extent(0)).copy_from(logits);
     out.rows.slice(0, first, first + rows.extent(0)).copy_from(rows);
@@ -188,7 +195,7 @@ DirectionalDerivative directional_derivative(const Module& model, const Subset& 
     }
     const Variable d = f.active() ? tape.jvp(tangents, f) : Variable{};
     logits[static_cast<size_t>(i)] = f.value;
-    derivatives[static_cast<size_t>(i)] = d.defined() ? d.value : Tensor::zeros(f.shape(), f.dtype());
+    derivatives[static_cast<size_t>(i)] = d.defined() ? d.value : Tensor::zeros(f.shape(), f.dtype(), f.value.device());
   });
   return {stack_rows(logits), stack_rows(derivatives)};
 }

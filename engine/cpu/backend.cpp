@@ -82,7 +82,7 @@ class CpuBackend final : public Backend {
 
 }  // namespace
 
-const Backend& backend(Device) {
+const Backend& cpu_backend() {
   static const CpuBackend cpu;
   return cpu;
 }

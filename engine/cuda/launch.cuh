@@ -2,8 +2,8 @@
 // (engine/emu/builtins.h). Kernels are launched by launch(grid, block, kernel, arguments…), shared arrays are declared
 // by FASTNTK_SHARED(type, name, [extent]…); nothing else differs.
 //
-// A source of kernels is compiled twice, with FASTNTK_GPU=cuda by nvcc and with FASTNTK_GPU=emu by the host's compiler,
-// into a namespace of that name.
+// Every .cu file here but those of cuda_only/ is compiled twice: with FASTNTK_GPU=cuda by nvcc, and with
+// FASTNTK_GPU=emu by the host's compiler, into namespaces of those names.
 #pragma once
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>

@@ -1,4 +1,5 @@
-// The kinds of element-wise kernels, and the scalar formulas of the simple ones, one source for every backend.
+// The kinds of element-wise kernels, and the formulas of the simple ones, one source for every backend; the others are in
+// special_functions.h.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -28,7 +29,7 @@ enum class UnaryKind : uint8_t {
   at_most,   ///< min(x, p)
   sin,
   cos,
-  // Every backend has its own way to these.
+  // Those in special_functions.h.
   exp,
   tanh,
   erf,

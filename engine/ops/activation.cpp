@@ -59,7 +59,7 @@ struct Softplus final : Unary {
   }
   Variable diagonal(const Linearisation& at, const Variable& t) const override {
     const Variable scaled = scale(at.input(0), beta);
-    return t * where(linear(scaled.value), Tensor::scalar(1, t.dtype()), sigmoid(scaled));
+    return t * where(linear(scaled.value), Tensor::scalar(1, t.dtype(), t.value.device()), sigmoid(scaled));
   }
 };
 

@@ -108,7 +108,7 @@ struct Attention final : Op {
     const Tensor q = with_whole_rows(at.input(input_q).value), k = with_whole_rows(at.input(input_k).value);
     // Of an v that is not read only the shape counts.
     const Tensor v = with_v ? with_whole_rows(at.input(input_v).value)
-                            : Tensor::zeros({}, q.dtype()).expand(at.input_shape(input_v));
+                            : Tensor::zeros({}, q.dtype(), q.device()).expand(at.input_shape(input_v));
     const Tensor cotangent = with_whole_rows(stacked(c.value, rank));
     std::array<Tensor, 3> d;
     for (int i = 0; i < 3; i++)

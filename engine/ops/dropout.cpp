@@ -6,7 +6,7 @@
 namespace fastntk {
 namespace {
 
-// 0 or 1 / (1 − rate), element i from the counter first + i.
+// 0 or 1 / (1 − rate), element i from the counter first + i. Made on the host for every device: the same bits.
 Tensor mask(const Shape& shape, DType dtype, double rate, const Random& random, int64_t first) {
   Tensor out(shape, dtype);
   for_floating(dtype, "dropout", [&](auto zero) {
@@ -33,7 +33,7 @@ Variable dropout(const Variable& x, double rate, const Random& random, int64_t f
   check("dropout", x, rate, first_sample);
   if (rate == 0) return x;
   const int64_t sample = x.shape().slice(1, x.rank()).elements();
-  return x * Variable(mask(x.shape(), x.dtype(), rate, random, first_sample * sample));
+  return x * Variable(mask(x.shape(), x.dtype(), rate, random, first_sample * sample).to(x.value.device()));
 }
 
 Variable drop_path(const Variable& x, double rate, const Random& random, int64_t first_sample) {
@@ -41,7 +41,7 @@ Variable drop_path(const Variable& x, double rate, const Random& random, int64_t
   if (rate == 0) return x;
   Shape shape = Shape::filled(x.rank(), 1);
   shape[0] = x.extent(0);
-  return x * Variable(mask(shape, x.dtype(), rate, random, first_sample));
+  return x * Variable(mask(shape, x.dtype(), rate, random, first_sample).to(x.value.device()));
 }
 
 }  // namespace fastntk

@@ -58,7 +58,7 @@ struct ScatterAdd final : Indexed {
   }
   Tensor forward(std::span<const Tensor> in, ActiveSet, std::vector<Tensor>&) const override {
     const Shape shapes[] = {in[0].shape(), in[1].shape()};
-    Tensor out = Tensor::zeros(shape(shapes), in[0].dtype());
+    Tensor out = Tensor::zeros(shape(shapes), in[0].dtype(), in[0].device());
     backend_of(in[0]).scatter_add(in[0], axis, in[1].expand(in[0].shape()), out);
     return out;
   }

@@ -73,7 +73,7 @@ Variable flip(const Variable& x, std::initializer_list<int> axes) {
     const int64_t extent = x.extent(from_back(axis, x.rank(), "flip"));
     std::vector<int64_t> index(static_cast<size_t>(extent));
     std::iota(index.rbegin(), index.rend(), 0);
-    y = index_select(y, axis, Tensor::from<int64_t>({extent}, index));
+    y = index_select(y, axis, Tensor::from<int64_t>({extent}, index).to(x.value.device()));
   }
   return y;
 }
@@ -82,7 +82,7 @@ Variable roll(const Variable& x, int64_t shift, int axis) {
   const int64_t extent = x.extent(from_back(axis, x.rank(), "roll"));
   std::vector<int64_t> index(static_cast<size_t>(extent));
   for (int64_t i = 0; i < extent; i++) index[static_cast<size_t>(i)] = ((i - shift) % extent + extent) % extent;
-  return index_select(x, axis, Tensor::from<int64_t>({extent}, index));
+  return index_select(x, axis, Tensor::from<int64_t>({extent}, index).to(x.value.device()));
 }
 
 Variable stack(const std::vector<Variable>& inputs, int axis) {

@@ -68,7 +68,8 @@ struct RowNorm : Op {
       return {rstd, (centre ? x - at.extra(0) : x) * rstd};
     }
     const Variable centred = centre ? x - row_mean(x) : x;
-    const Variable rstd = Variable(Tensor::full({1}, 1, x.dtype())) / sqrt(shift(row_mean(square(centred)), epsilon));
+    const Variable rstd =
+        Variable(Tensor::full({1}, 1, x.dtype(), x.value.device())) / sqrt(shift(row_mean(square(centred)), epsilon));
     return {rstd, centred * rstd};
   }
   // after ⊙ core(before ⊙ t) for a stack of t; before and after are γ or none.

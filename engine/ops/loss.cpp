@@ -121,7 +121,8 @@ Tensor one_hot(const Tensor& labels, int64_t classes, DType dtype) {
     require(values[i] >= 0 && values[i] < classes, "label {} of sample {} is not a class: there are {}, from 0 to {}",
             values[i], i, classes, classes - 1);
   const Shape column = labels.shape() + Shape{1};
-  return scatter_add(Tensor::full({}, 1, dtype).expand(column), -1, labels.reshape(column), classes).value;
+  return scatter_add(Tensor::full({}, 1, dtype, labels.device()).expand(column), -1, labels.reshape(column), classes)
+      .value;
 }
 
 Variable cross_entropy(const Variable& logits, const Tensor& labels, double smoothing, const Tensor& class_weights) {

@@ -108,8 +108,8 @@ struct BatchNormEval final : BatchNorm {
     const Shape lead = t[input_gamma].shape().leading(t[input_gamma].rank() - 2), &x_shape = at.input_shape(input_x);
     const int64_t stack = lead.elements();
     const Variable x = at.input(input_x), slope = at.active(input_x) ? at.input(input_gamma) * rstd : Variable{};
-    const Tensor zero = Tensor::zeros(mean.shape(), mean.dtype());
-    Tensor out(Shape{stack} + x_shape, x.dtype());
+    const Tensor zero = Tensor::zeros(mean.shape(), mean.dtype(), mean.device());
+    Tensor out(Shape{stack} + x_shape, x.dtype(), mean.device());
     for (int64_t k = 0; k < stack; k++) {
       const auto tangent = [&](int i) {
         const Variable& v = t[static_cast<size_t>(i)];
@@ -117,7 +117,7 @@ struct BatchNormEval final : BatchNorm {
       };
       Tensor total = t.size() > input_residual ? tangent(input_residual) : Tensor();
       if (t[input_x].defined()) {
-        Tensor y(x_shape, x.dtype());
+        Tensor y(x_shape, x.dtype(), mean.device());
         affine(tangent(input_x), zero, slope.value, zero.reshape({1, zero.extent(0)}), total, y);
         total = y;
       }
@@ -164,15 +164,15 @@ struct BatchNormEval final : BatchNorm {
     if (relu) y = images(at.output().value);
     if (at.active(input_gamma)) {
       x = images(at.input(input_x).value);
-      sum_gx = Tensor({K, at.input_shape(input_gamma)[0], C}, c.dtype());
+      sum_gx = Tensor({K, at.input_shape(input_gamma)[0], C}, c.dtype(), mean.device());
     }
-    if (at.active(input_beta)) sum_g = Tensor({K, at.input_shape(input_beta)[0], C}, c.dtype());
+    if (at.active(input_beta)) sum_g = Tensor({K, at.input_shape(input_beta)[0], C}, c.dtype(), mean.device());
     if (at.active(input_x)) {
       a = multiply(at.input(input_gamma).value, rstd).value;
-      dx = Tensor(cotangent.shape(), c.dtype());
+      dx = Tensor(cotangent.shape(), c.dtype(), mean.device());
     }
     const bool residual = at.inputs() > input_residual && at.active(input_residual);
-    if (residual && relu) masked = Tensor(cotangent.shape(), c.dtype());
+    if (residual && relu) masked = Tensor(cotangent.shape(), c.dtype(), mean.device());
     const auto pointer = [](auto& t) { return t.defined() ? &t : nullptr; };
     backend_of(cotangent).channel_affine_transposed({.cotangent = cotangent,
                                                      .y = pointer(y),
@@ -216,7 +216,7 @@ struct BatchNormTrain final : BatchNorm {
             "{}: gamma and beta of each sample do not exist", name());
     const int64_t C = x.extent(-1), M = x.elements() / C;
     require(M > 1, "{} needs more than one value per channel, got x {}", name(), x.shape().str());
-    Tensor mean({C}, x.dtype()), variance({C}, x.dtype());
+    Tensor mean({C}, x.dtype(), x.device()), variance({C}, x.dtype(), x.device());
     backend_of(x).channel_moments(x.contiguous().reshape({M, C}), mean, variance);
     const auto update = [&](Tensor& running, const Tensor& now) {
       running.copy_from(add(scale(running, 1 - momentum), scale(now, momentum)).value);
@@ -229,7 +229,7 @@ struct BatchNormTrain final : BatchNorm {
   }
   Tensor rstd_of(const Tensor& variance) const {
     const Tensor sd = sqrt(shift(variance, epsilon)).value;
-    return divide(Tensor::full({1}, 1, sd.dtype()), sd).value;
+    return divide(Tensor::full({1}, 1, sd.dtype(), sd.device()), sd).value;
   }
 
   // rstd and x̂ as functions of x, for a map that is itself being differentiated.
@@ -242,7 +242,7 @@ struct BatchNormTrain final : BatchNorm {
     };
     centred = x - mean_of(x);
     variance = mean_of(square(centred));
-    const Variable rstd = Variable(Tensor::full({1}, 1, x.dtype())) / sqrt(shift(variance, epsilon));
+    const Variable rstd = Variable(Tensor::full({1}, 1, x.dtype(), x.value.device())) / sqrt(shift(variance, epsilon));
     return {rstd, centred * rstd};
   }
   std::pair<Variable, Variable> at_point(const Linearisation& at) const {
@@ -284,7 +284,8 @@ struct BatchNormTrain final : BatchNorm {
     const int64_t K = cotangent.extent(0), C = cotangent.extent(3);
     const double M = static_cast<double>(x_shape.elements() / C);
     std::vector<Variable> out(static_cast<size_t>(at.inputs()));
-    Tensor x, mean, rstd, sum_g({K, 1, C}, c.dtype()), sum_gx({K, 1, C}, c.dtype());
+    Tensor x, mean, rstd;
+    Tensor sum_g({K, 1, C}, c.dtype(), cotangent.device()), sum_gx({K, 1, C}, c.dtype(), cotangent.device());
     const bool needs_x = at.active(input_x) || at.active(input_gamma);
     if (needs_x) x = images(at.input(input_x).value), mean = at.extra(0), rstd = at.extra(1);
     backend_of(cotangent).channel_affine_transposed({.cotangent = cotangent,
@@ -300,7 +301,7 @@ struct BatchNormTrain final : BatchNorm {
       const Tensor a = multiply(at.input(input_gamma).value, rstd).value;
       const Tensor constant = scale(multiply(sum_g, a), -1 / M).value;
       const Tensor slope = scale(multiply(sum_gx, multiply(a, square(rstd))), -1 / M).value;
-      Tensor dx(cotangent.shape(), c.dtype());
+      Tensor dx(cotangent.shape(), c.dtype(), cotangent.device());
       backend_of(cotangent).channel_affine_transposed_batch({.cotangent = cotangent,
                                                              .y = nullptr,
                                                              .x = x,
@@ -320,7 +321,7 @@ struct BatchNormTrain final : BatchNorm {
 Variable batch_norm_eval(const Variable& x, const Variable& gamma, const Variable& beta, const Tensor& mean,
                          const Tensor& variance, double epsilon, const Variable& residual, bool relu) {
   const Tensor sd = sqrt(shift(variance, epsilon)).value;
-  const Tensor rstd = divide(Tensor::full({1}, 1, sd.dtype()), sd).value;
+  const Tensor rstd = divide(Tensor::full({1}, 1, sd.dtype(), sd.device()), sd).value;
   std::vector<Variable> inputs = {x, gamma, beta};
   if (residual.defined()) inputs.push_back(residual);
   return apply(BatchNormEval(mean.contiguous(), rstd, epsilon, relu), std::move(inputs));

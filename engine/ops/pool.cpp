@@ -69,9 +69,10 @@ struct MaxPool final : Pool {
   }
 };
 
-// The matrix whose row i averages over ⌊i·in/out⌋ … ⌈(i+1)·in/out⌉ − 1, [1, …, 1, out, in] of this rank.
-Tensor adaptive_averages(int64_t out, int64_t in, int rank, DType dtype) {
-  Tensor matrix = Tensor::zeros({out, in}, dtype);
+// The matrix whose row i averages over ⌊i·in/out⌋ … ⌈(i+1)·in/out⌉ − 1, [1, …, 1, out, in] of this rank,
+// of the type and on the device of `like`.
+Tensor adaptive_averages(int64_t out, int64_t in, int rank, const Tensor& like) {
+  Tensor matrix = Tensor::zeros({out, in}, like.dtype(), like.device());
   for (int64_t i = 0; i < out; i++) {
     const int64_t from = i * in / out, to = ((i + 1) * in + out - 1) / out;
     matrix.select(0, i).slice(0, from, to).fill(1 / static_cast<double>(to - from));
@@ -142,8 +143,8 @@ Variable adaptive_average_pool2d(const Variable& x, int64_t height, int64_t widt
     return average_pool2d(x, {.kernel = {kh, kw}, .stride = {kh, kw}});
   }
   // Windows are products of intervals, so that the mean is taken along one axis after the other.
-  const Variable columns = matmul(adaptive_averages(width, w, 4, x.dtype()), x);  // [N, H, width, C]
-  const Variable rows = matmul(adaptive_averages(height, h, 3, x.dtype()), reshape(columns, {n, h, width * c}));
+  const Variable columns = matmul(adaptive_averages(width, w, 4, x.value), x);  // [N, H, width, C]
+  const Variable rows = matmul(adaptive_averages(height, h, 3, x.value), reshape(columns, {n, h, width * c}));
   return reshape(rows, {n, height, width, c});
 }
 Variable global_average_pool(const Variable& x) {

@@ -188,7 +188,7 @@ struct Spread final : Op {
   Needs needs(ActiveSet) const override { return {}; }
   Tensor forward(std::span<const Tensor> in, ActiveSet, std::vector<Tensor>&) const override {
     const Shape in_shape = in[0].shape();
-    Tensor out = Tensor::zeros(shape(std::span(&in_shape, 1)), in[0].dtype());
+    Tensor out = Tensor::zeros(shape(std::span(&in_shape, 1)), in[0].dtype(), in[0].device());
     out.slice(axis, from, end(in_shape[axis]), step).copy_from(in[0]);
     return out;
   }
@@ -241,14 +241,16 @@ struct Concat final : Op {
   }
   Variable jvp(const Linearisation& at, std::span<const Variable> t) const override {
     Shape lead;
-    DType dtype{};
-    for (size_t i = 0; i < t.size(); i++)
-      if (t[i].defined())
-        lead = t[i].shape().leading(t[i].rank() - at.input_shape(static_cast<int>(i)).rank()), dtype = t[i].dtype();
+    Tensor zero;
+    for (size_t i = 0; i < t.size(); i++) {
+      if (!t[i].defined()) continue;
+      lead = t[i].shape().leading(t[i].rank() - at.input_shape(static_cast<int>(i)).rank());
+      zero = Tensor::zeros({}, t[i].dtype(), t[i].value.device());
+    }
     std::vector<Variable> parts;
     for (size_t i = 0; i < t.size(); i++) {
       const Shape full = lead + at.input_shape(static_cast<int>(i));
-      parts.push_back(t[i].defined() ? t[i] : Variable(Tensor::zeros({}, dtype).expand(full)));
+      parts.push_back(t[i].defined() ? t[i] : Variable(zero.expand(full)));
     }
     return concat(parts, axis);
   }

@@ -55,7 +55,7 @@ Variable resize(const Variable& x, int64_t height, int64_t width, const ResizeOp
   const int64_t from_height = x.extent(-3), from_width = x.extent(-2), channels = x.extent(-1);
   const Shape lead = x.shape().leading(x.rank() - 3);
   const auto matrix = [&](int64_t from, int64_t to, const Shape& batch) {
-    return resize_matrix(from, to, options).to(x.dtype()).reshape(batch + Shape{to, from});
+    return resize_matrix(from, to, options).to(x.dtype()).to(x.value.device()).reshape(batch + Shape{to, from});
   };
   Variable y = x;
   if (height != from_height) {

@@ -76,20 +76,20 @@ Array Draws::direction(const Shape& shape, Layout layout, DType dtype) {
   return filled(shape, repeated, [&](uint64_t i) { return rounded(std::clamp(random.normal(i), -4.0, 4.0), dtype); });
 }
 
-Tensor place(const Array& x, DType dtype, Layout layout, int repeated) {
-  const Tensor packed = Tensor::from<double>(x.shape, x.values).to(dtype);
+Tensor place(const Array& x, DType dtype, Layout layout, int repeated, Device device) {
+  const Tensor packed = Tensor::from<double>(x.shape, x.values).to(dtype).to(device);
   const int rank = x.shape.rank();
   Tensor view;
   if (layout == Layout::sliced && rank > 0) {
     Shape larger;
     for (const int64_t extent : x.shape) larger.push_back(2 * extent + 1);
-    view = Tensor::full(larger, is_floating(dtype) ? std::numeric_limits<double>::quiet_NaN() : 1, dtype);
+    view = Tensor::full(larger, is_floating(dtype) ? std::numeric_limits<double>::quiet_NaN() : 1, dtype, device);
     for (int axis = 0; axis < rank; axis++) view = view.slice(axis, 1, 2 * x.shape[axis] + 1, 2);
   } else if (layout == Layout::transposed) {
     Shape reversed;
     std::vector<int> order;
     for (int axis = rank - 1; axis >= 0; axis--) reversed.push_back(x.shape[axis]), order.push_back(axis);
-    view = Tensor(reversed, dtype).permute(order);
+    view = Tensor(reversed, dtype, device).permute(order);
   } else if (layout == Layout::expanded && repeated_axis(x.shape, repeated) >= 0) {
     return packed.slice(repeated_axis(x.shape, repeated), 0, 1).clone().expand(x.shape);
   } else {

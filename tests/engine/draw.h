@@ -28,8 +28,8 @@ class Draws {
 
 /// The axis that `expanded` repeats, -1 if there is none.
 int repeated_axis(const Shape& shape, int wanted = Input::first_axis);
-/// The array as a tensor that lies in memory as told.
-Tensor place(const Array& x, DType dtype, Layout layout, int repeated = Input::first_axis);
+/// The array as a tensor that lies in the memory of a device as told.
+Tensor place(const Array& x, DType dtype, Layout layout, int repeated = Input::first_axis, Device device = Device::cpu);
 Array to_array(const Tensor& t);
 
 /// Elements [from, to) of axis 0 after `lead` stacked axes.

@@ -67,7 +67,7 @@ Sample input_gradient_sample(const std::string& note, const Shape& x, const Shap
                     [&](Tape& tape) {
                       Shape shape = x;
                       shape[0] = v[0].extent(0);
-                      const Variable leaf = tape.leaf(Tensor::zeros(shape, v[0].dtype()));
+                      const Variable leaf = tape.leaf(Tensor::zeros(shape, v[0].dtype(), v[0].value.device()));
                       return std::pair(leaf, conv2d(leaf, v[1], options));
                     },
                     v[0]);
@@ -95,7 +95,7 @@ Sample weight_gradient_sample(const std::string& note, const Shape& x, const Sha
                     [&](Tape& tape) {
                       Shape shape = w;
                       if (shape[0] != 1) shape[0] = v[0].extent(0);
-                      const Variable leaf = tape.leaf(Tensor::zeros(shape, v[0].dtype()));
+                      const Variable leaf = tape.leaf(Tensor::zeros(shape, v[0].dtype(), v[0].value.device()));
                       return std::pair(leaf, conv2d(v[0], leaf, options));
                     },
                     v[1]);

@@ -81,8 +81,8 @@ Sample train_sample(const std::string& note, const Shape& x, int repeated) {
           .inputs = {{x, Draw::normal, true, 0, repeated}, {{1, channels}}, {{1, channels}}},
           .function =
               [=](const Values& v) {
-                const Tensor mean = Tensor::zeros({channels}, v[0].dtype());
-                const Tensor variance = Tensor::full({channels}, 1, v[0].dtype());
+                const Tensor mean = Tensor::zeros({channels}, v[0].dtype(), v[0].value.device());
+                const Tensor variance = Tensor::full({channels}, 1, v[0].dtype(), v[0].value.device());
                 return batch_norm_train(v[0], v[1], v[2], mean, variance, 0.1, epsilon);
               },
           .reference =

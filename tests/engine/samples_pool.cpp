@@ -57,7 +57,7 @@ Sample transposed_sample(const std::string& note, const Shape& image, const Wind
                 Tape tape;
                 Shape x = image;
                 x[0] = v[0].extent(0);
-                const Variable leaf = tape.leaf(Tensor::zeros(x, v[0].dtype()));
+                const Variable leaf = tape.leaf(Tensor::zeros(x, v[0].dtype(), v[0].value.device()));
                 return tape.vjp(average_pool2d(leaf, options_of(w)), v[0], {&leaf, 1})[0];
               },
           .reference =

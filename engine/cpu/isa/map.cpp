@@ -13,45 +13,17 @@ void unary(int64_t n, T p, const T* x, int64_t sx, T* __restrict y) {
     for (int64_t i = 0; i < n; i++) y[i] = evaluate<kind>(x[i * sx], p);
 }
 
-template <UnaryKind kind, class T>
-FASTNTK_INLINE Vector<T> evaluate_vector(Vector<T> x) {
-  switch (kind) {
-    case UnaryKind::exp:
-      return exp(x);
-    case UnaryKind::tanh:
-      return tanh(x);
-    case UnaryKind::erf:
-      return erf(x);
-    case UnaryKind::sigmoid:
-      return sigmoid(x);
-    case UnaryKind::softplus:
-      return softplus(x);
-    case UnaryKind::silu:
-      return x * sigmoid(x);
-    case UnaryKind::gelu:
-      return gelu(x);
-    case UnaryKind::gelu_derivative:
-      return gelu_derivative(x);
-    case UnaryKind::gelu_tanh:
-      return gelu_tanh(x);
-    case UnaryKind::gelu_tanh_derivative:
-      return gelu_tanh_derivative(x);
-    default:
-      __builtin_unreachable();
-  }
-}
-
 // A register at a time; what does not lie side by side, or is less than a register, goes through a copy that does.
 template <UnaryKind kind, class T>
 void unary_vector(int64_t n, T, const T* x, int64_t sx, T* __restrict y) {
   int64_t i = 0;
   if (sx == 1)
-    for (; i + lanes<T> <= n; i += lanes<T>) store(y + i, evaluate_vector<kind, T>(load(x + i)));
+    for (; i + lanes<T> <= n; i += lanes<T>) store(y + i, evaluate_special<kind>(load(x + i)));
   for (; i < n; i += lanes<T>) {
     const int64_t some = n - i < lanes<T> ? n - i : lanes<T>;
     T part[lanes<T>] = {};
     for (int64_t j = 0; j < some; j++) part[j] = x[(i + j) * sx];
-    store(part, evaluate_vector<kind, T>(load(part)));
+    store(part, evaluate_special<kind>(load(part)));
     for (int64_t j = 0; j < some; j++) y[i + j] = part[j];
   }
 }

@@ -1,0 +1,79 @@
+#include "engine/device.h"
+
+#include "engine/backend.h"
+#include "engine/cuda/device_entry.h"
+#include "engine/error.h"
+
+namespace fastntk {
+
+const char* name_of(Device device) {
+  switch (device) {
+    case Device::cpu:
+      return "cpu";
+    case Device::emu:
+      return "emu";
+    case Device::cuda:
+      return "cuda";
+  }
+  return "?";
+}
+
+Device parse_device(std::string_view name) {
+  for (const Device device : {Device::cpu, Device::emu, Device::cuda})
+    if (name == name_of(device)) return device;
+  throw UsageError(
+      fmt::format("there is no device '{}': cpu, emu (the kernels of the GPU, run on the CPU) or cuda", name));
+}
+
+std::string reason_unavailable(Device device) {
+  if (device != Device::cuda) return {};
+#ifdef FASTNTK_CUDA
+  return cuda::reason_unavailable();
+#else
+  return "this program was built without CUDA (cmake -D FASTNTK_CUDA=ON builds it, and needs nvcc)";
+#endif
+}
+
+void require_available(Device device) {
+  const std::string reason = reason_unavailable(device);
+  require(reason.empty(), "the device {} cannot be used: {}", name_of(device), reason);
+}
+
+std::vector<std::string> describe_devices() {
+  std::vector<std::string> lines = {"cpu   the host",
+                                    "emu   the kernels of the GPU, run on the CPU to test them (slow)"};
+  const std::string reason = reason_unavailable(Device::cuda);
+  if (!reason.empty()) lines.push_back("cuda  cannot be used: " + reason);
+#ifdef FASTNTK_CUDA
+  else
+    for (const std::string& description : cuda::describe()) lines.push_back("cuda  " + description);
+#endif
+  return lines;
+}
+
+const DeviceMemory& device_memory(Device device) {
+  if (device == Device::emu) return emu::memory();
+  require(device != Device::cpu, "the memory of the host is not that of a device");
+  require_available(device);
+#ifdef FASTNTK_CUDA
+  return cuda::memory();
+#else
+  fail("there is no CUDA here");
+#endif
+}
+
+void synchronise(Device device) {
+  if (device != Device::cpu) device_memory(device).synchronise();
+}
+
+const Backend& backend(Device device) {
+  if (device == Device::cpu) return cpu_backend();
+  if (device == Device::emu) return emu::backend();
+#ifdef FASTNTK_CUDA
+  return cuda::backend();
+#else
+  fail("there is no CUDA here");
+#endif
+}
+
+}  // namespace fastntk

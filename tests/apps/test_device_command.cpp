@@ -1,0 +1,44 @@
+// --device, and what the program says of devices.
+#include <cmath>
+
+#include "apps/command.h"
+#include "engine/device.h"
+#include "engine/npy.h"
+#include "temporary_folder.h"
+
+using namespace fastntk;
+using namespace fastntk::test;
+
+namespace {
+const std::string pretrained = std::string(FASTNTK_SOURCE_DIR) + "/checkpoints/resnet20-fashion-mnist-0-8.safetensors";
+}
+
+TEST_CASE("predict gives on the emulator what it gives on the CPU") {
+  const TemporaryFolder folder;
+  const auto logits = [&](const std::string& device) {
+    const std::string path = folder.path() + "/" + device + ".npy";
+    const Result r = run("predict " + pretrained + " -o " + path + " --samples 0-2 --quiet --device " + device);
+    INFO(r.output);
+    REQUIRE(r.code == 0);
+    return load_npy(path).to(DType::float64).to_vector<double>();
+  };
+  const std::vector<double> here = logits("cpu"), there = logits("emu");
+  REQUIRE(here.size() == there.size());
+  for (size_t i = 0; i < here.size(); i++) CHECK(std::abs(there[i] - here[i]) < 1e-4);
+}
+
+TEST_CASE("info says of every device what it is, or why it cannot be used") {
+  const Result r = run("info --devices");
+  CHECK(r.code == 0);
+  CHECK_THAT(r.output, Catch::Contains("cpu ") && Catch::Contains("emu ") && Catch::Contains("cuda "));
+}
+
+TEST_CASE("a device that is not there, or cannot be used, is refused before any work") {
+  const TemporaryFolder folder;
+  const std::string out = folder.path() + "/out.npy";
+  check_refused("predict " + pretrained + " -o " + out + " --samples 0-2 --device gpu", 2, "there is no device 'gpu'",
+                out);
+  if (!reason_unavailable(Device::cuda).empty())
+    check_refused("jacobian " + pretrained + " -o " + out + " --samples 0-2 --device cuda", 1,
+                  "the device cuda cannot be used", out);
+}

@@ -1,0 +1,103 @@
+#include "engine/device.h"
+
+#include <catch2/catch.hpp>
+#include <numeric>
+
+#include "engine/ops/elementwise.h"
+#include "engine/ops/linear.h"
+#include "engine/ops/reduce.h"
+#include "engine/tape.h"
+
+using namespace fastntk;
+using Catch::Contains;
+
+namespace {
+
+Tensor counted(const Shape& shape) {
+  std::vector<double> values(static_cast<size_t>(shape.elements()));
+  std::iota(values.begin(), values.end(), 1);
+  return Tensor::from(shape, values);
+}
+
+struct HostOnly final : Op {
+  static const OpInfo& entry() {
+    static const OpInfo info{.name = "host_only", .value = "y = x", .differential = "dy = dx", .host_only = true};
+    return info;
+  }
+  HostOnly() : Op(entry()) {}
+  Shape shape(std::span<const Shape> in) const override { return in[0]; }
+  Needs needs(ActiveSet) const override { return {}; }
+  Tensor forward(std::span<const Tensor> in, ActiveSet, std::vector<Tensor>&) const override { return in[0]; }
+  Variable jvp(const Linearisation&, std::span<const Variable> t) const override { return t[0]; }
+  std::vector<Variable> vjp(const Linearisation&, const Variable& c) const override { return {c}; }
+};
+
+}  // namespace
+
+TEST_CASE("a tensor goes to a device and comes back, whole or in part, with every type") {
+  const Tensor x = counted({4, 6});
+  for (const DType dtype : {DType::float32, DType::float64, DType::int64, DType::uint8}) {
+    const Tensor there = x.to(dtype).to(Device::emu);
+    CHECK(there.device() == Device::emu);
+    CHECK(there.to(Device::cpu).to(DType::float64).to_vector<double>() == x.to_vector<double>());
+    CHECK(there.to(DType::float64).slice(1, 1, 6, 2).transpose(0, 1).to_vector<double>() ==
+          x.slice(1, 1, 6, 2).transpose(0, 1).to_vector<double>());
+  }
+  CHECK(x.transpose(0, 1).to(Device::emu).to_vector<double>() == x.transpose(0, 1).to_vector<double>());
+  CHECK(Tensor::full({3}, 2.5, DType::float32, Device::emu).to_vector<float>() == std::vector<float>{2.5, 2.5, 2.5});
+  CHECK(Tensor::zeros({0, 3}, DType::float32, Device::emu).to(Device::cpu).elements() == 0);
+}
+
+TEST_CASE("the memory of a device is counted by itself") {
+  release_cached_memory(Device::emu);
+  reset_peak_memory(Device::emu);
+  const size_t before = memory_statistics(Device::emu).live, host = memory_statistics().live;
+  {
+    const Tensor x({1 << 18}, DType::float32, Device::emu);
+    CHECK(memory_statistics(Device::emu).live == before + (1 << 20));
+    CHECK(memory_statistics().live == host);
+  }
+  CHECK(memory_statistics(Device::emu).live == before);
+  CHECK(memory_statistics(Device::emu).peak == before + (1 << 20));
+  CHECK(memory_statistics(Device::emu).cached == 1 << 20);
+  release_cached_memory(Device::emu);
+  CHECK(memory_statistics(Device::emu).cached == 0);
+}
+
+TEST_CASE("memory that nobody wrote to does not look like a result") {
+  const Tensor x({100}, DType::float32, Device::emu);
+  for (const float v : x.to_vector<float>()) CHECK(v != v);
+}
+
+TEST_CASE("ops run where their inputs are, with the kernels of that device") {
+  const Tensor a = counted({3, 4}), b = counted({4, 2});
+  const Variable y = exp(scale(matmul(a.to(Device::emu), b.to(Device::emu)), 0.01));
+  CHECK(y.value.device() == Device::emu);
+  const std::vector<double> here = exp(scale(matmul(a, b), 0.01)).value.to_vector<double>();
+  const std::vector<double> there = y.value.to_vector<double>();
+  for (size_t i = 0; i < here.size(); i++) CHECK(there[i] == Approx(here[i]).epsilon(1e-14));
+  CHECK(sum(a.to(Device::emu), {0, 1}).value.item() == 78);
+}
+
+TEST_CASE("nothing is copied between devices unless asked for") {
+  const Tensor here = counted({2, 2}), there = here.to(Device::emu);
+  CHECK_THROWS_WITH(add(here, there), Contains("add") && Contains("cpu") && Contains("emu"));
+  CHECK_THROWS_WITH(there.data<double>(), Contains("is in the memory of emu") && Contains("to(cpu)"));
+  Tensor target = here.clone();
+  CHECK_THROWS_WITH(target.copy_from(there), Contains("in the memory of emu"));
+  Tensor target_there = there.clone();
+  CHECK_THROWS_WITH(target_there.copy_from(here), Contains("in the memory of cpu"));
+  CHECK_THROWS_WITH(apply(HostOnly(), {there}), Contains("host_only runs on the CPU only"));
+  CHECK(apply(HostOnly(), {here}).value.to_vector<double>() == here.to_vector<double>());
+}
+
+TEST_CASE("devices have names, and a reason when they cannot be used") {
+  CHECK(parse_device("emu") == Device::emu);
+  CHECK(std::string(name_of(Device::cuda)) == "cuda");
+  CHECK_THROWS_AS(parse_device("gpu"), UsageError);
+  CHECK(reason_unavailable(Device::cpu).empty());
+  CHECK(reason_unavailable(Device::emu).empty());
+  CHECK(describe_devices().size() >= 3);
+  if (!reason_unavailable(Device::cuda).empty())
+    CHECK_THROWS_WITH(Tensor({1}, DType::float32, Device::cuda), Contains("the device cuda cannot be used"));
+}

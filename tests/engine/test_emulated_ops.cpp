@@ -1,0 +1,123 @@
+// Every op on the emulator, and on a GPU where there is one, against the CPU: value, jvp and vjp at the points of the
+// sample database.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstdio>
+
+#include "engine/device.h"
+#include "engine/draw.h"
+#include "engine/emu/block.h"
+#include "engine/op_checks.h"
+#include "engine/tape.h"
+
+using namespace fastntk;
+using namespace fastntk::test;
+
+namespace {
+
+bool has(ActiveSet set, size_t i) { return (set >> i & 1U) != 0; }
+
+// The values of one case, the same for every device.
+struct Point {
+  Arrays inputs, tangents;
+  std::function<Array(const Shape&)> cotangent;
+
+  Point(const Sample& sample, const Case& c) {
+    Draws draws(sample.op + sample.note + "emulated");
+    for (int attempt = 0; attempt < 500; attempt++) {
+      inputs.clear();
+      for (const Input& input : sample.inputs) inputs.push_back(draws.input(input, c.layout, c.dtype));
+      if (!sample.kink_distance || sample.kink_distance(inputs) >= 0.01) break;
+    }
+    const Shape lead = c.stack ? Shape{c.stack} : Shape{};
+    for (const Array& x : inputs) tangents.push_back(draws.direction(lead + x.shape, c.layout, c.dtype));
+    cotangent = [=](const Shape& y) { return Draws("cotangent").direction(lead + y, c.layout, c.dtype); };
+  }
+};
+
+// Value, J v and Jᵀ u, all as they come from one device.
+Arrays run(const Sample& sample, const Case& c, const Point& point, Device device) {
+  const auto scope = sample.scope ? sample.scope() : nullptr;
+  Tape tape;
+  Values inputs, leaves;
+  std::vector<std::pair<Variable, Variable>> tangents;
+  for (size_t i = 0; i < point.inputs.size(); i++) {
+    const Input& input = sample.inputs[i];
+    const DType dtype = input.draw == Draw::labels ? DType::int64 : c.dtype;
+    const Tensor x = place(point.inputs[i], dtype, c.layout, input.repeated_axis, device);
+    inputs.push_back(has(c.active, i) ? tape.leaf(x) : Variable(x));
+    if (!has(c.active, i)) continue;
+    leaves.push_back(inputs.back());
+    tangents.emplace_back(leaves.back(), place(point.tangents[i], c.dtype, c.layout, Input::first_axis, device));
+  }
+  const Variable y = sample.function(inputs);
+  CHECK(y.value.device() == device);
+  const Variable jv = tape.jvp(tangents, y);
+  const Tensor u = place(point.cotangent(y.shape()), c.dtype, c.layout, Input::first_axis, device);
+  Arrays out = {to_array(y.value), jv.defined() ? to_array(jv.value) : Array{}};
+  for (const Variable& v : tape.vjp(y, u, leaves)) {
+    if (v.defined()) CHECK(v.value.device() == device);
+    out.push_back(v.defined() ? to_array(v.value) : Array{});
+  }
+  return out;
+}
+
+// What is wrong, or nothing.
+std::string compare(const Sample& sample, const Case& c, Device device) {
+  const Point point(sample, c);
+  try {
+    const Arrays expected = run(sample, c, point, Device::cpu), got = run(sample, c, point, device);
+    double size = 0;  // a map may send a direction to zero, up to rounding
+    for (const Array& a : expected) size = std::max(size, largest(a));
+    for (size_t k = 0; k < got.size(); k++) {
+      const char* const what = k == 0 ? "value" : k == 1 ? "jvp" : "vjp";
+      if (got[k].shape != expected[k].shape) return fmt::format("{}: shape {}", what, got[k].shape.str());
+      const double allowed =
+          (c.dtype == DType::float64 ? 1e-12 : sample.tolerance32) * (largest(expected[k]) + 0.1 * size);
+      for (size_t i = 0; i < got[k].values.size(); i++)
+        if (!(std::abs(got[k].values[i] - expected[k].values[i]) <= allowed))
+          return fmt::format("{}: element {} is {}, on the CPU {}", what, i, got[k].values[i], expected[k].values[i]);
+    }
+  } catch (const std::exception& e) {
+    return e.what();
+  }
+  return {};
+}
+
+// Two cases of every sample, which between them have both types, a stack and views; all of them in the full grid.
+std::vector<Case> cases(const Sample& sample, size_t number) {
+  const char* const wanted = std::getenv("FASTNTK_TEST_GRID");
+  if (wanted && std::string(wanted) == "full") return full_grid(sample);
+  const ActiveSet all = full_grid(sample).back().active;
+  constexpr Layout views[] = {Layout::sliced, Layout::transposed, Layout::expanded};
+  return {{all, Layout::contiguous, 0, DType::float64}, {all, views[number % 3], 3, DType::float32}};
+}
+
+void check_all(Device device) {
+  size_t number = 0, orders = 0;
+  for (const Sample& sample : all_samples())
+    for (const Case& c : cases(sample, number++)) {
+      emu::set_schedule(orders++ % 2 ? emu::Schedule::shuffled : emu::Schedule::reverse);
+      const std::string wrong = compare(sample, c, device);
+      INFO(sample.op << " (" << sample.note << "), " << name_of(c.layout) << ", K = " << c.stack << ", "
+                     << fastntk::name_of(c.dtype));
+      CHECK(wrong == "");
+    }
+  emu::set_schedule(emu::Schedule::forward);
+}
+
+}  // namespace
+
+TEST_CASE("every op gives the same on the emulator as on the CPU, whatever the order of the threads", "[emu]") {
+  check_all(Device::emu);
+}
+
+// Hidden, because ctest runs it as a test of its own, which it counts as skipped where there is no GPU.
+TEST_CASE("every op gives the same on a GPU as on the CPU", "[.gpu]") {
+  const std::string reason = reason_unavailable(Device::cuda);
+  if (!reason.empty()) {
+    std::printf("skipped: the device cuda cannot be used: %s\n", reason.c_str());
+    return;
+  }
+  check_all(Device::cuda);
+}
