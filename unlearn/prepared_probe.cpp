@@ -63,6 +63,7 @@ ForgetRecord Prepared::outline(int64_t entry, const std::vector<int64_t>& ids, c
     return sha256(text);
   };
   std::vector<size_t> leaving;
+  leaving.reserve(ids.size());
   for (const int64_t id : ids) leaving.push_back(position_of_.at(id));
   const auto n = static_cast<int64_t>(retained.size());
   return {.entry = entry,

@@ -65,8 +65,10 @@ RecordFile parse_record(const std::string& text, const std::string& source) {
       require(s.at("algorithm") == "Ed25519", "{} is signed by another algorithm than Ed25519", source);
     }
     const std::string hash = record.at("sha256").get<std::string>();
+    // Two texts can be one number, so the text is compared, too.
+    const bool as_written = record.dump(1) + "\n" == text;
     record.erase("sha256");
-    r.intact = sha256(record.dump()) == hash;
+    r.intact = as_written && sha256(record.dump()) == hash;
   } catch (const json::exception&) {
     not_a_record(source);
   }

@@ -17,7 +17,7 @@ struct RecordFile {
   std::string result;   ///< keys in alphabetical order and no spaces: the bytes that journal and signature cover
   int64_t entry = 0;    ///< of the journal
   std::string made_by;  ///< program version and kernels
-  bool intact = false;  ///< whether the SHA-256 that it carries is that of its contents
+  bool intact = false;  ///< whether it is as it was written, by the SHA-256 that it carries
   struct Signature {
     std::string key_sha256, value;
   };

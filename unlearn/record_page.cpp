@@ -263,7 +263,8 @@ std::string page(const json& record) {
       rows(row("weights before", code(r.at("weights_before_sha256"))) +
            row("weights after", code(r.at("weights_after_sha256"))) + row("all samples", code(r.at("data_sha256"))) +
            row("samples that remain", code(r.at("retained_sha256"))) +
-           row("journal before", r.at("journal_before") == "" ? "the first entry" : code(r.at("journal_before")))));
+           row("journal before",
+               r.at("journal_before").get<std::string>().empty() ? "the first entry" : code(r.at("journal_before")))));
   if (record.contains("signature"))
     out += section("Signature", rows(row("algorithm", code(record.at("signature").at("algorithm"))) +
                                      row("SHA-256 of the public key", code(record.at("signature").at("key_sha256"))) +

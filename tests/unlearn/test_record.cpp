@@ -64,6 +64,19 @@ TEST_CASE("a record is checked from what remains, and every field of it by a rep
   CHECK(record.result == made.result());
   CHECK(parse_record(read_file(state.record_path(1)), "R").intact);
 
+  // A byte changed anywhere is noticed, also where it leaves a number the same.
+  size_t unnoticed = 0;
+  for (size_t i = 0; i < text.size(); i++) {
+    std::string damaged = text;
+    damaged[i] = static_cast<char>(damaged[i] ^ 1);
+    try {
+      if (parse_record(damaged, "R").intact) unnoticed++;
+    } catch (const Error&) {
+      continue;
+    }
+  }
+  CHECK(unnoticed == 0);
+
   // The samples that were forgotten are not needed, and neither are the rows of those that remain.
   const Samples retained = select(s.samples, state.present_after(2));
   const Verification v = verify_record(record, state, retained);
