@@ -150,6 +150,10 @@ TEST_CASE("requests that cannot be meant change nothing", "[prepared]") {
   CHECK_THROWS_WITH(state.forget(rest), Catch::Contains("nothing would be left"));
   CHECK(state.journal().entries().size() == 1);
   CHECK_THROWS_WITH(s.prepare(folder / "state", 0), Catch::Contains("exists"));
+  CHECK_THROWS_WITH(Prepared::prepare(folder / "small", s.model, {}, "bn", s.theta0, s.samples, "mse", s.ridge,
+                                      {.jacobian = {.memory = 1000}}),
+                    Catch::Contains("too small to prepare") && Catch::Contains("at least"));
+  CHECK(folder.entries() == 1);
   // Samples that are missing, or not those of the state.
   Samples other = s.samples;
   other.inputs = other.inputs.clone();
