@@ -64,7 +64,8 @@ class VisionTransformer::Frame final : public Module {
       samples = std::max(samples, side.back().extent(0));
     }
     for (Variable& v : side) v = expand(v, Shape{samples} + v.shape().trailing(3));
-    const Variable inside = Tensor::zeros({}, x.dtype(), x.value.device()).expand({samples, height_, width_, x.extent(3)});
+    const Variable inside =
+        Tensor::zeros({}, x.dtype(), x.value.device()).expand({samples, height_, width_, x.extent(3)});
     return x + concat({side[0], concat({side[2], inside, side[3]}, 2), side[1]}, 1);
   }
 

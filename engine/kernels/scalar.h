@@ -1,5 +1,5 @@
-// The kinds of element-wise kernels, and the formulas of the simple ones, one source for every backend; the others are in
-// special_functions.h.
+// The kinds of element-wise kernels, and the formulas of the simple ones, one source for every backend; the others are
+// in special_functions.h.
 #pragma once
 #include <cmath>
 #include <cstdint>
