@@ -5,6 +5,7 @@
 #include <cstring>
 #include <optional>
 
+#include "engine/blas.h"
 #include "engine/parallel.h"
 #include "engine/progress.h"
 #include "engine/recompute.h"
@@ -18,6 +19,44 @@ namespace {
 // take more memory (bench/run.sh shows both).
 constexpr double few_samples = 4, few_samples_bytes = 5.5 * (1 << 20), layer_bytes = 2.2 * (1 << 20);
 constexpr int64_t derivative_tile = 4;
+
+// A classifier at the end of a tape, f = W v + b with v the features of each sample, through which alone all that is
+// not its own depends on the parameters.
+struct LinearHead {
+  Variable features;                     // a placeholder for v, [N, w], of no value
+  Tensor weight;                         // W [C, w]
+  Tensor inputs;                         // v [N, w]; undefined unless W is a leaf
+  int weight_leaf = -1, bias_leaf = -1;  // among the leaves of the pass, or -1
+};
+
+// What the tape ends in, if that is such a classifier (Linear::forward records these four).
+std::optional<LinearHead> linear_head(Tape& tape, const Variable& f, std::span<const Variable> leaves) {
+  const auto& records = tape.records();
+  if (records.size() < 4 || f.value.device() != Device::cpu) return std::nullopt;
+  const Record* const tail = &records[records.size() - 4];
+  const char* const names[] = {"reshape", "linear", "reshape", "add"};
+  for (int k = 0; k < 4; k++)
+    if (tail[k].op->name() != names[k] || (k > 0 && tail[k].inputs[0] != tail[k - 1].output)) return std::nullopt;
+  if (tail[3].output != f.slot || tail[0].input_shapes[0].rank() != 2 || tail[0].inputs[0] < 0) return std::nullopt;
+  const Variable& weight = tail[1].saved_inputs[1];
+  // One W for all samples.
+  if (!weight.defined() || (weight.extent(0) > 1 && weight.value.strides()[0] != 0)) return std::nullopt;
+  LinearHead head;
+  const auto position = [&](int slot) {
+    for (size_t i = 0; i < leaves.size(); i++)
+      if (leaves[i].slot == slot) return static_cast<int>(i);
+    return -1;
+  };
+  head.weight_leaf = position(tail[1].inputs[1]), head.bias_leaf = position(tail[3].inputs[1]);
+  // Weights that are computed from other variables are no leaves: what they depend on does not go through v.
+  if ((head.weight_leaf < 0 && tail[1].inputs[1] >= 0) || (head.bias_leaf < 0 && tail[3].inputs[1] >= 0))
+    return std::nullopt;
+  const Shape& shape = tail[0].input_shapes[0];
+  head.features = Variable(Tensor::zeros({1, 1}, f.dtype()).expand(shape), &tape, tail[0].inputs[0]);
+  head.weight = weight.value.select(0, 0).contiguous();
+  if (head.weight_leaf >= 0) head.inputs = tail[1].saved_inputs[0].value.contiguous().reshape(shape);
+  return head;
+}
 
 // [K, count, C] with row k asking for class from + k of every sample.
 Tensor class_cotangents(int64_t from, int64_t to, int64_t count, const Tensor& logits) {
@@ -62,8 +101,8 @@ void check_inputs(const Module& model, const Subset& subset, const Tensor& input
 
 // Of one sample's tape.
 struct Sizes {
-  int64_t outputs = 0, largest = 0;  // logits; elements of the largest value
-  double saved = 0;                  // bytes, with those of a block that runs again
+  int64_t outputs = 0, rows = 0, largest = 0;  // logits; cotangents of a sweep; elements of the largest value
+  double saved = 0;                            // bytes, with those of a block that runs again
 };
 
 Pass make_pass(const Module& model, const Subset& subset, const JacobianOptions& options, Tape& tape, int64_t first,
@@ -78,9 +117,51 @@ Sizes sizes_of(const Module& model, const Subset& subset, const Tensor& sample, 
   pass.set_recompute(recompute);
   const Variable f = model.forward(pass, sample);
   require(f.rank() == 2, "a Jacobian needs logits [N, C], the model gives {}", f.shape().str());
-  Sizes sizes{.outputs = f.extent(1), .saved = static_cast<double>(tape.saved_bytes() + recomputed_bytes(tape))};
+  Sizes sizes{.outputs = f.extent(1),
+              .rows = f.extent(1),
+              .saved = static_cast<double>(tape.saved_bytes() + recomputed_bytes(tape))};
+  if (const auto head = linear_head(tape, f, pass.leaves().first(subset.entries.size())))
+    sizes.rows = std::min(sizes.rows, head->features.extent(1));
   for (const Record& r : tape.records()) sizes.largest = std::max(sizes.largest, r.output_shape.elements());
   return sizes;
+}
+
+// Rows [count, outputs, P] of an output [count, outputs], by sweeps of `stack` cotangents.
+void sweep(Tape& tape, const Variable& output, std::span<const Variable> leaves, const Subset& subset, int64_t stack,
+           Tensor& rows) {
+  const int64_t count = output.extent(0), outputs = output.extent(1);
+  for (int64_t from = 0; from < outputs; from += stack) {
+    const int64_t to = std::min(outputs, from + stack);
+    const auto cotangents = tape.vjp(output, class_cotangents(from, to, count, output.value), leaves);
+    for (size_t k = 0; k < cotangents.size(); k++) store(cotangents[k], subset.entries[k], from, rows);
+  }
+}
+
+// The same of logits f = W v + b with fewer features than logits: rows of v, multiplied by W, and those of W and b.
+void head_rows(Tape& tape, const Variable& f, std::span<const Variable> leaves, const Subset& subset,
+               const JacobianPlan& plan, Tensor& rows) {
+  const auto head = linear_head(tape, f, leaves);
+  require(head && head->features.extent(1) == plan.rows, "the classifier of a batch is not that of its first sample");
+  const int64_t count = f.extent(0), C = f.extent(1), w = plan.rows, P = subset.size();
+  Tensor of_features({count, w, P}, f.dtype());
+  sweep(tape, head->features, leaves, subset, plan.classes, of_features);
+  for_floating(f.dtype(), "a Jacobian", [&](auto zero) {
+    using T = decltype(zero);
+    const T* const weight = head->weight.data<T>();
+    T* const out = rows.mutable_data<T>();
+    for (int64_t n = 0; n < count; n++) {
+      blas::gemm('N', 'N', static_cast<int>(P), static_cast<int>(C), static_cast<int>(w), T{1},
+                 of_features.data<T>() + n * w * P, static_cast<int>(P), weight, static_cast<int>(w), T{0},
+                 out + n * C * P, static_cast<int>(P));
+      for (int64_t c = 0; c < C; c++) {
+        T* const row = out + (n * C + c) * P;
+        if (head->weight_leaf >= 0)
+          std::copy_n(head->inputs.data<T>() + n * w, w,
+                      row + subset.entries[static_cast<size_t>(head->weight_leaf)].offset + c * w);
+        if (head->bias_leaf >= 0) row[subset.entries[static_cast<size_t>(head->bias_leaf)].offset + c] = 1;
+      }
+    }
+  });
 }
 
 }  // namespace
@@ -94,21 +175,22 @@ JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tens
   const double row = static_cast<double>(subset.size()) * static_cast<double>(size_of(inputs.dtype()));
 
   JacobianPlan plan;
-  plan.outputs = plain.outputs;
+  plan.outputs = plain.outputs, plan.rows = plain.rows;
+  const auto held = static_cast<double>(plan.outputs + (plan.rows < plan.outputs ? plan.rows : 0));
   // At the widest point of a sweep: the cotangents of a block's input, its output, a residual and the one being made;
   // the leaves' cotangents; the rows handed out.
   double saved = plain.saved;
   const auto bytes = [&](int64_t tile, int64_t classes) {
     const double stack = static_cast<double>(classes);
-    return static_cast<double>(tile) * (saved + stack * (4 * layer + row) + static_cast<double>(plan.outputs) * row);
+    return static_cast<double>(tile) * (saved + stack * (4 * layer + row) + held * row);
   };
   const int64_t least = options.tile ? std::min(options.tile, inputs.extent(0)) : 1;
   const double budget = options.memory ? static_cast<double>(options.memory) / thread_count() : 0;
-  const int64_t fewest = options.classes ? std::min(options.classes, plan.outputs) : 1;
+  const int64_t fewest = options.classes ? std::min(options.classes, plan.rows) : 1;
   plan.recompute = options.recompute == Recompute::always ||
                    (options.recompute == Recompute::automatic && budget > 0 && bytes(least, fewest) > budget);
   if (plan.recompute) saved = sizes_of(model, subset, inputs.slice(0, 0, 1), options, true).saved;
-  plan.classes = options.classes ? std::min(options.classes, plan.outputs) : std::min<int64_t>(plan.outputs, 16);
+  plan.classes = options.classes ? std::min(options.classes, plan.rows) : std::min<int64_t>(plan.rows, 16);
   if (budget > 0 && !options.classes)
     while (plan.classes > 1 && bytes(least, plan.classes) > budget) plan.classes = (plan.classes + 1) / 2;
   const double stack_bytes = layer * static_cast<double>(plan.classes);
@@ -146,12 +228,11 @@ void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inpu
       const Variable f = model.forward(pass, inputs.slice(0, first, first + count));
       logits = f.value;
       if (f.active()) {
-        for (int64_t from = 0; from < C; from += plan.classes) {
-          const int64_t to = std::min(C, from + plan.classes);
-          const auto cotangents =
-              tape.vjp(f, class_cotangents(from, to, count, f.value), pass.leaves().first(subset.entries.size()));
-          for (size_t k = 0; k < cotangents.size(); k++) store(cotangents[k], subset.entries[k], from, rows);
-        }
+        const auto leaves = pass.leaves().first(subset.entries.size());
+        if (plan.rows < C)
+          head_rows(tape, f, leaves, subset, plan, rows);
+        else
+          sweep(tape, f, leaves, subset, plan.classes, rows);
       } else {
         rows.fill(0);
       }

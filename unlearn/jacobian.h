@@ -31,6 +31,9 @@ struct JacobianOptions {
 struct JacobianPlan {
   int64_t tile = 1, classes = 1;
   int64_t outputs = 0;  ///< C, logits per sample
+  /// Cotangents per sample: C, or w where the model ends in a linear classifier on w < C features. Rows are computed
+  /// for the features then, and multiplied by its weight.
+  int64_t rows = 0;
   bool recompute = false;
   size_t bytes_per_thread = 0;  ///< estimate
 };

@@ -20,6 +20,38 @@ using ConstMap = Eigen::Map<const RowMajor>;
 
 int64_t columns_of(const Tensor& x) { return x.rank() == 2 ? x.extent(1) : 1; }
 
+// Samples recorded at the model's parameters, and the linear map of that record.
+class RecordedBatch {
+ public:
+  RecordedBatch(const Module& model, const Subset& subset, const Tensor& inputs)
+      : subset_(subset), pass_(Pass::shared(model, subset, tape_)), logits_(model.forward(pass_, inputs)) {}
+  const Variable& logits() const { return logits_; }
+  // J x for x [R, P]: [R, samples, C], undefined where it is zero.
+  Variable times(const Tensor& x) {
+    std::vector<std::pair<Variable, Variable>> tangents;
+    for (size_t i = 0; i < subset_.entries.size(); i++) {
+      const auto& e = subset_.entries[i];
+      tangents.emplace_back(pass_.leaves()[i], x.slice(1, e.offset, e.offset + e.shape.elements())
+                                                   .contiguous()
+                                                   .reshape(Shape{x.extent(0)} + pass_.leaves()[i].shape()));
+    }
+    return tape_.jvp(tangents, logits_);
+  }
+  // Jᵀu for u [R, samples, C]: for each parameter [R, …], undefined where it is zero.
+  std::vector<Tensor> transposed_times(const Variable& u) {
+    std::vector<Tensor> out;
+    for (const Variable& g : tape_.vjp(logits_, u, pass_.leaves()))
+      out.push_back(g.defined() ? g.value.contiguous() : Tensor());
+    return out;
+  }
+
+ private:
+  const Subset& subset_;
+  Tape tape_;
+  Pass pass_;
+  Variable logits_;
+};
+
 // The model at other parameters, for a while.
 class AtParameters {
  public:
@@ -64,24 +96,16 @@ Tensor JacobianOperator::apply(Product product, const std::vector<int64_t>& posi
     std::vector<std::vector<Tensor>> parts(static_cast<size_t>(count));
     parallel_for(count, [&](int64_t k) {
       const int64_t from = (group + k) * batch, to = std::min(n, from + batch), samples = to - from;
-      Tape tape;
-      const Pass pass = Pass::shared(model_, subset_, tape);
-      const Variable f = model_.forward(
-          pass,
+      RecordedBatch recorded(
+          model_, subset_,
           rows_at(inputs_, std::span(positions).subspan(static_cast<size_t>(from), static_cast<size_t>(samples))));
+      const Variable& f = recorded.logits();
       if (!f.active()) return;
       Variable cotangent;
       if (product == Product::backward) {
         cotangent = x.slice(1, from, to);
       } else {
-        std::vector<std::pair<Variable, Variable>> tangents;
-        for (size_t i = 0; i < subset_.entries.size(); i++) {
-          const auto& e = subset_.entries[i];
-          tangents.emplace_back(pass.leaves()[i], x.slice(1, e.offset, e.offset + e.shape.elements())
-                                                      .contiguous()
-                                                      .reshape(Shape{stack} + pass.leaves()[i].shape()));
-        }
-        cotangent = tape.jvp(tangents, f);
+        cotangent = recorded.times(x);
         if (!cotangent.defined()) return;
         if (product == Product::forward) {
           out.slice(0, from, to).copy_from(cotangent.value.to(DType::float64).permute({1, 2, 0}));
@@ -100,8 +124,7 @@ Tensor JacobianOperator::apply(Product product, const std::vector<int64_t>& posi
           cotangent = weighted.to(f.dtype());
         }
       }
-      for (const Variable& g : tape.vjp(f, cotangent, pass.leaves()))
-        parts[static_cast<size_t>(k)].push_back(g.defined() ? g.value.contiguous() : Tensor());
+      parts[static_cast<size_t>(k)] = recorded.transposed_times(cotangent);
     });
     if (product == Product::forward) continue;
     double* const sum = out.mutable_data<double>();
@@ -146,6 +169,21 @@ Tensor JacobianOperator::gram_times(const std::vector<int64_t>& positions, const
   const Tensor rows = v.rank() == 2 ? v.transpose(0, 1).contiguous() : v.reshape({1, parameters()});
   const Tensor out = apply(Product::both, positions, rows.to(inputs_.dtype()), columns_of(v), weights);
   return v.rank() == 2 ? out.transpose(0, 1).contiguous() : out.reshape({parameters()});
+}
+
+size_t measured_product_bytes(const Module& model, const Subset& subset, const Tensor& inputs, int64_t vectors) {
+  const int64_t n = inputs.extent(0), samples = std::min(batch, n), batches = (n + batch - 1) / batch;
+  const Tensor x = Tensor::zeros({vectors, subset.size()}, inputs.dtype());
+  const auto product = [&] {
+    RecordedBatch recorded(model, subset, inputs.slice(0, 0, samples).clone());
+    if (!recorded.logits().active()) return;
+    if (const Variable df = recorded.times(x); df.defined()) recorded.transposed_times(df);
+  };
+  product();  // packs weights and transforms them, once for all products
+  const size_t before = memory_statistics().live;
+  reset_peak_memory();
+  product();
+  return (memory_statistics().peak - before) * static_cast<size_t>(std::min<int64_t>(thread_count(), batches));
 }
 
 NystromPreconditioner::NystromPreconditioner(const LinearOperator& a, int64_t n, int64_t rank, double ridge,

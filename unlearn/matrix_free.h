@@ -38,6 +38,10 @@ class JacobianOperator {
   int64_t classes_ = 0;
 };
 
+/// Bytes that all threads take together while they record batches of inputs [n, …] and multiply `vectors` vectors by
+/// JᵀJ at the model's parameters, beside the vectors: measured on one batch.
+size_t measured_product_bytes(const Module& model, const Subset& subset, const Tensor& inputs, int64_t vectors);
+
 /// An approximation U Λ Uᵀ of rank r of a positive semi-definite A [n, n], for preconditioning A + ρI (Frangella, Tropp
 /// and Udell, "Randomized Nyström preconditioning", 2021, Algorithms 2.1 and 5.1).
 class NystromPreconditioner {

@@ -10,6 +10,7 @@
 #include "engine/parallel.h"
 #include "engine/progress.h"
 #include "engine/sha256.h"
+#include "unlearn/matrix_free.h"
 
 namespace fastntk {
 namespace {
@@ -73,6 +74,12 @@ NtkComputation::NtkComputation(const Module& model, Subset subset, const Tensor&
   require_usage(
       options_.products == DType::float64 || (options_.products == DType::float32 && inputs_.dtype() == DType::float32),
       "products in {} are for models of float32, this one is {}", name_of(options_.products), name_of(inputs_.dtype()));
+  // Products with J are a candidate for these purposes alone.
+  size_t product_bytes = 0;
+  if (options_.purpose == NtkPurpose::top_eigenvalues)
+    product_bytes = measured_product_bytes(model_, subset_, inputs_, 1);
+  if (options_.purpose == NtkPurpose::solve)
+    product_bytes = measured_product_bytes(model_, subset_, inputs_, std::max<int64_t>(1, options_.vectors));
   const auto describe = [&](bool factored) {
     layout_ = plan_rows(model_, subset_, inputs_, factored);
     size_t sweep_bytes = 0;
@@ -88,12 +95,14 @@ NtkComputation::NtkComputation(const Module& model, Subset subset, const Tensor&
                 .rows = R,
                 .columns = subset_.size(),
                 .stored_rows = C,
+                .cotangents = sweeps.rows,
                 .stored = layout_.stored,
                 .product_columns = layout_.dense * (C / R) + outer,
                 .sample_extra = layout_.extra,
                 .element = static_cast<int64_t>(size_of(inputs_.dtype())),
                 .forward_flops = forward_flops(model_, inputs_.slice(0, 0, 1)),
                 .sweep_bytes = sweep_bytes,
+                .product_bytes = product_bytes,
                 .sweep_samples = sweeps.tile * thread_count() * tiles_per_group,
                 .threads = thread_count(),
                 .vectors = options_.vectors,

@@ -61,7 +61,9 @@ class Planner {
   bool averaged() const { return stored_rows_ != p_.rows; }
   bool elements() const { return p_.elements || p_.purpose == NtkPurpose::block; }
   bool symmetric() const { return p_.samples2 == 0; }
-  double sweeps(double samples) const { return samples * static_cast<double>(1 + stored_rows_) * p_.forward_flops; }
+  double sweeps(double samples) const {
+    return samples * static_cast<double>(1 + (p_.cotangents ? p_.cotangents : stored_rows_)) * p_.forward_flops;
+  }
   double row_bytes(int64_t samples) const {
     return allocated(static_cast<double>(samples * stored_rows_ * stored_ * p_.element)) +
            allocated(static_cast<double>(samples * p_.sample_extra * p_.element));
@@ -187,9 +189,11 @@ class Planner {
     const double vectors = std::max<double>(1, static_cast<double>(p_.vectors));
     // Lanczos keeps its basis [steps, P]; conjugate gradients four vectors for each right-hand side.
     const double steps = static_cast<double>(p_.iterations);
-    const double kept = p_.purpose == NtkPurpose::top_eigenvalues ? steps + 3 : 4 * vectors;
-    out.bytes = out.least_bytes = allocated(8 * P * kept) + static_cast<double>(p_.sweep_bytes);
+    const double kept = p_.purpose == NtkPurpose::top_eigenvalues ? steps + 2 : 4 * vectors + 2;
     const double width = p_.purpose == NtkPurpose::solve ? vectors : 1;
+    // A product holds θ twice, its vector in the model's type and its result beside the batches that are recorded.
+    out.bytes = out.least_bytes = kept * allocated(8 * P) + allocated(static_cast<double>(p_.element) * P * width) +
+                                  allocated(8 * P * width) + static_cast<double>(p_.product_bytes);
     out.flops = static_cast<double>(p_.samples) * p_.forward_flops * (1 + 2 * width) * steps;
     return out;
   }

@@ -31,12 +31,14 @@ struct NtkProblem {
   int64_t rows = 1;             ///< of Θ per sample: C, or 1 for the class-averaged kernel
   int64_t columns = 0;          ///< P
   int64_t stored_rows = 0;      ///< of J per sample; 0: `rows`
+  int64_t cotangents = 0;       ///< of a sample's sweep; 0: `stored_rows`
   int64_t stored = 0;           ///< numbers of J per row that are kept; 0: P
   int64_t product_columns = 0;  ///< multiplications for one element of Θ; 0: P
   int64_t sample_extra = 0;     ///< further numbers that are kept per sample
   int64_t element = 4;          ///< bytes of a number of J
   double forward_flops = 0;     ///< F, of one sample
   size_t sweep_bytes = 0;       ///< of all threads while they compute rows
+  size_t product_bytes = 0;     ///< of all threads while they multiply vectors by JᵀJ, matrix-free
   int64_t sweep_samples = 1;    ///< that all threads compute at once
   int threads = 1;
   int64_t vectors = 0;       ///< eigenvalues (top_eigenvalues) or right-hand sides (solve) that are wanted

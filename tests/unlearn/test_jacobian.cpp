@@ -79,6 +79,27 @@ class Untouched final : public Module {
 
 }  // namespace
 
+TEST_CASE("with fewer features than logits, rows of the features are multiplied by the classifier", "[jacobian]") {
+  const Model convolutional =
+      make_model({.architecture = "convnet", .classes = 9, .channels = 1, .options = {{"width", "1"}}}, 5);
+  convolutional->to(DType::float64);
+  const Tensor inputs = Random(6).normal_tensor({5, 8, 8, 1}, DType::float64);
+  for (const char* const specification : {"all", "bn", "head", "bn+fc.bias", "conv2.*+fc.weight"}) {
+    INFO(specification);
+    const Subset subset = choose(*convolutional, specification);
+    const JacobianPlan plan = plan_jacobian(*convolutional, subset, inputs, {});
+    CHECK(plan.outputs == 9);
+    // Nothing is below the classifier where it alone is tuned.
+    CHECK(plan.rows == (subset.specification == "head" ? 9 : 4));
+    const Tensor expected = loop_over_samples(*convolutional, subset, inputs, 9);
+    const Jacobian j = jacobian(*convolutional, subset, inputs, {.tile = 2});
+    CHECK(relative_error(eigen(j.rows.reshape({j.rows.elements()})), eigen(expected.reshape({expected.elements()}))) <
+          1e-13);
+    CHECK(same_bits(j.rows, jacobian(*convolutional, subset, inputs, {.tile = 5, .classes = 3}).rows));
+    CHECK(same_bits(j.rows, jacobian(*convolutional, subset, inputs, {.recompute = Recompute::always}).rows));
+  }
+}
+
 TEST_CASE("Jacobian rows equal a loop over samples and classes") {
   const DType dtype = GENERATE(DType::float64, DType::float32);
   const std::string specification = GENERATE(as<std::string>{}, "bn", "head", "bn+head", "all");

@@ -6,7 +6,10 @@
 #include "engine/parallel.h"
 #include "small_models.h"
 #include "temporary_folder.h"
+#include "unlearn/matrix_free.h"
 #include "unlearn/ntk.h"
+#include "unlearn/rows.h"
+#include "unlearn/spectrum.h"
 
 using namespace fastntk;
 
@@ -237,6 +240,29 @@ TEST_CASE("the predicted memory is the allocator's peak within a tenth", "[ntk]"
   check("all", {.representation = NtkRepresentation::dual, .memory = size_t{32} << 20});
   check("all", {.representation = NtkRepresentation::thin_file, .memory = size_t{24} << 20, .progress = progress});
   check("all", {.purpose = NtkPurpose::solve, .representation = NtkRepresentation::primal});
+}
+
+TEST_CASE("the predicted memory of products without rows is the allocator's peak within a tenth", "[ntk]") {
+  const Model model = make_model({.architecture = "resnet20", .classes = 10, .channels = 1}, 1);
+  const Subset subset = choose(*model, "bn+head");
+  const Tensor inputs = Random(2).normal_tensor({32, 28, 28, 1});
+  const auto largest = [&] {
+    const JacobianOperator J(*model, subset, inputs, gather(*model, subset));
+    return largest_eigenvalues([&](const Tensor& v) { return J.gram_times(all_positions(32), v); }, subset.size(), 3,
+                               1e-4);
+  };
+  const NtkOptions options{.purpose = NtkPurpose::top_eigenvalues,
+                           .representation = NtkRepresentation::matrix_free,
+                           .vectors = 3,
+                           .iterations = largest().steps};
+  const NtkComputation computation(*model, subset, inputs, {}, options);
+  const double predicted = computation.choice().plan.bytes;
+  const size_t before = memory_statistics().live;
+  reset_peak_memory();
+  largest();
+  const auto peak = static_cast<double>(memory_statistics().peak - before);
+  CHECK(peak <= 1.1 * predicted);
+  CHECK(peak >= 0.9 * predicted);
 }
 
 TEST_CASE("the planner takes what is fastest within the budget and says why", "[ntk]") {
