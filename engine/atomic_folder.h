@@ -14,6 +14,8 @@ class AtomicFolder {
   AtomicFolder(const AtomicFolder&) = delete;
   AtomicFolder& operator=(const AtomicFolder&) = delete;
 
+  /// Where it will be, without a slash at the end.
+  const std::string& path() const { return path_; }
   /// Where to write until commit().
   const std::string& partial() const { return partial_; }
   /// Gives the folder its name, on the disk when it returns. Its files must be on the disk.

@@ -113,7 +113,7 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   {
     SafeTensorsWriter rows(work + rows_name, {}, {{"rows", model->dtype(), {n, C, P}}});
     // Beside the folder, which is emptied when a run begins.
-    const std::string pieces = folder + ".rows.partial", run = sha256_of_file(model_file) + " " + subset_name;
+    const std::string pieces = files.path() + ".rows.partial", run = sha256_of_file(model_file) + " " + subset_name;
     linearise_resumably(*model, subset, samples, sweeps, pieces, run, [&](const LinearisedPart& part) {
       const auto& [first, set, hashes] = part;
       sample_hashes.insert(sample_hashes.end(), hashes.begin(), hashes.end());

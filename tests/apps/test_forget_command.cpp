@@ -117,7 +117,17 @@ TEST_CASE("prepare, forget and verify", "[forget]") {
   const size_t last = read_file(state + "/rows.safetensors").size() - 1;
   damaged("rows.safetensors", last, "forget " + state + " --where 'class:9'", "rows.safetensors");
   succeeds("forget " + state + " --where 'class:9 first:1'");
-  CHECK_THAT(succeeds("forget " + state + " --compact").output, Catch::Contains("new factor"));
+  // The request before made a new factor itself where this machine makes one quickly: then nothing is pending.
+  const auto pending = [&] {
+    int64_t count = 0;
+    for (const auto& file : std::filesystem::directory_iterator(state))
+      count += file.path().filename().string().starts_with("pending-");
+    return count;
+  };
+  const std::string expected = pending() > 0 ? "new factor" : "nothing to fold";
+  CHECK_THAT(succeeds("forget " + state + " --compact").output, Catch::Contains(expected));
+  CHECK(pending() == 0);
+  CHECK_THAT(succeeds("forget " + state + " --compact").output, Catch::Contains("nothing to fold"));
   check_refused("forget " + state + " --compact --class 2", 2, "--compact");
   succeeds("forget " + state + " --where 'class:9 first:1'");
 }
@@ -145,7 +155,7 @@ TEST_CASE("a model is prepared as it stands, and an interrupted run goes on", "[
                           FASTNTK_PROGRAM, prepare + resumed + " --threads 1 --quiet", rows)
                   .c_str()) == 0);
   if (!file_exists(resumed)) CHECK(file_exists(rows));
-  if (!file_exists(resumed)) succeeds(prepare + resumed);
+  if (!file_exists(resumed)) succeeds(prepare + resumed + "/");
   CHECK_FALSE(file_exists(rows));
   for (const char* const name : {"/rows.safetensors", "/state.safetensors"})
     CHECK(read_file(whole + name) == read_file(resumed + name));
