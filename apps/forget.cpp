@@ -25,7 +25,7 @@ struct Flags {
 
 // A model that was not fine-tuned is prepared where it stands, θ* = θ0: what fine-tuning would have written about
 // itself comes from the flags.
-void prepare_unchanged(const Flags& f, Checkpoint& checkpoint) {
+Dataset describe_unchanged(const Flags& f, Checkpoint& checkpoint) {
   require_usage(!f.subset.empty() && f.l2 > 0,
                 "{} was not written by `fastntk finetune`; to prepare it as it stands, --subset and --l2 say which "
                 "parameters are tuned and with which λ",
@@ -41,6 +41,7 @@ void prepare_unchanged(const Flags& f, Checkpoint& checkpoint) {
   m["finetune.subset"] = f.subset;
   m["finetune.loss"] = f.loss;
   m["finetune.l2"] = fmt::format("{:.17g}", f.l2);
+  return data;
 }
 
 void run_prepare(const Flags& f, const CLI::App& command) {
@@ -51,9 +52,9 @@ void run_prepare(const Flags& f, const CLI::App& command) {
   for (const char* const flag : {"--subset", "--l2", "--loss", "--data", "--samples", "--transform"})
     require_usage(!tuned || command.count(flag) == 0, "{} was fine-tuned: what {} would say is in its metadata already",
                   f.model, flag);
-  if (!tuned) prepare_unchanged(f, checkpoint);
   const auto& m = checkpoint.metadata;
-  const SampleSource samples = sample_source(load_finetune_data(m, f.model, f.common), m, checkpoint.model->dtype());
+  const Dataset data = tuned ? load_finetune_data(m, f.model, f.common) : describe_unchanged(f, checkpoint);
+  const SampleSource samples = sample_source(data, m, checkpoint.model->dtype());
   const std::string& subset = finetune_entry(m, "finetune.subset", f.model);
   const double l2 = std::stod(finetune_entry(m, "finetune.l2", f.model));
   require_usage(l2 > 0, "{} was fine-tuned without an L2 term (--l2), so ρ = nλ = 0 and no closed form exists",

@@ -106,6 +106,7 @@ class Prepared {
   void probe(const Tensor& theta, const std::vector<bool>& present, ForgetRecord& record) const;
   void compare_on_probe(const Tensor& theta, const Positions& kept, const Tensor& inputs, const Tensor& star,
                         const Tensor& predicted, ForgetRecord& record) const;
+  LinearisedSet set_of(const Positions& positions, const Tensor& rows) const;
   double linearise_from_file(const Positions& present, const SampleSource& retained, const RecomputeOptions& options,
                              const SeePart& see) const;
   std::vector<SampleChange> most_affected(const Tensor& theta, const Positions& retained, int64_t count) const;

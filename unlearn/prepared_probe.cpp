@@ -92,7 +92,7 @@ void Prepared::probe(const Tensor& theta, const std::vector<bool>& present, Forg
   const Tensor direction = combine(theta, -1, theta_star_);
   std::vector<Tensor> predicted;
   rows_->for_each(kept, [&](const Positions& part, const Tensor& rows) {
-    const LinearisedSet set{rows, gather_rows(logits_, part), Tensor::from<int64_t>({rows.extent(0)}, labels_at(part))};
+    const LinearisedSet set = set_of(part, rows);
     predicted.push_back(rows_times(set, all_positions(set.size()), direction));
   });
   compare_on_probe(theta, kept, gather_rows(probe_inputs_, in_probe), gather_rows(logits_, kept), stacked(predicted),
@@ -129,12 +129,16 @@ void Prepared::compare_on_probe(const Tensor& theta, const Positions& kept, cons
                       : "none needed";
 }
 
+LinearisedSet Prepared::set_of(const Positions& positions, const Tensor& rows) const {
+  return {rows, gather_rows(logits_, positions), Tensor::from<int64_t>({rows.extent(0)}, labels_at(positions))};
+}
+
 std::vector<SampleChange> Prepared::most_affected(const Tensor& theta, const Positions& retained, int64_t count) const {
   const Tensor direction = combine(theta, -1, theta_);
   std::vector<SampleChange> changes;
   rows_->for_each(retained, [&](const Positions& part, const Tensor& rows) {
     check_interrupt();
-    const LinearisedSet set{rows, gather_rows(logits_, part), Tensor::from<int64_t>({rows.extent(0)}, labels_at(part))};
+    const LinearisedSet set = set_of(part, rows);
     const Tensor predicted = rows_times(set, all_positions(set.size()), direction);
     for (int64_t i = 0; i < set.size(); i++) {
       const auto at = static_cast<size_t>(part[static_cast<size_t>(i)]);
@@ -184,7 +188,7 @@ double Prepared::linearise_from_file(const Positions& present, const SampleSourc
   size_t next = 0;  // in `drawn`
   rows_->for_each(present, [&](const Positions& part, const Tensor& rows) {
     check_interrupt();
-    see({first, {rows, gather_rows(logits_, part), Tensor::from<int64_t>({rows.extent(0)}, labels_at(part))}, {}});
+    see({first, set_of(part, rows), {}});
     Positions here, places;
     for (; next < drawn.size() && drawn[next] < first + rows.extent(0); next++)
       here.push_back(drawn[next] - first), places.push_back(drawn[next]);

@@ -6,11 +6,11 @@
 #include "engine/progress.h"
 #include "engine/sha256.h"
 #include "unlearn/ntk_progress.h"
+#include "unlearn/row_file.h"
 
 namespace fastntk {
 namespace {
 
-constexpr int64_t samples_together = 64;  // whose rows are in memory
 constexpr size_t digits_of_hash = 64;
 
 Positions range(int64_t first, int64_t last) {
@@ -28,7 +28,7 @@ std::vector<std::string> hashes_of(const Samples& samples) {
 LinearisedPart linearise_part(const Module& model, const Subset& subset, const SampleSource& source, int64_t first,
                               const JacobianOptions& options) {
   check_interrupt();
-  const Samples samples = source.at(range(first, std::min(source.size(), first + samples_together)));
+  const Samples samples = source.at(range(first, std::min(source.size(), first + RowFile::chunk)));
   Jacobian j = jacobian(model, subset, samples.inputs, options);
   return {first, {j.rows, j.logits, samples.labels}, hashes_of(samples)};
 }
@@ -49,7 +49,7 @@ std::vector<std::byte> packed(const LinearisedPart& part) {
 
 LinearisedPart unpacked(std::span<const std::byte> bytes, int64_t first, const SampleSource& source, DType dtype,
                         int64_t classes, int64_t parameters, const std::string& file) {
-  const int64_t count = std::min(samples_together, source.size() - first);
+  const int64_t count = std::min(RowFile::chunk, source.size() - first);
   LinearisedPart part{first,
                       {Tensor({count, classes, parameters}, dtype), Tensor({count, classes}, dtype),
                        source.labels().slice(0, first, first + count).contiguous()},
@@ -85,7 +85,7 @@ std::string hash_of_sample(const Samples& samples, int64_t position) {
 void linearise(const Module& model, const Subset& subset, const SampleSource& source, const JacobianOptions& options,
                const SeePart& see) {
   Progress progress("rows", source.size(), "samples");
-  for (int64_t first = 0; first < source.size(); first += samples_together) {
+  for (int64_t first = 0; first < source.size(); first += RowFile::chunk) {
     const LinearisedPart part = linearise_part(model, subset, source, first, options);
     see(part);
     progress.advance(part.set.size());
@@ -97,7 +97,7 @@ void linearise_resumably(const Module& model, const Subset& subset, const Sample
                          const SeePart& see) {
   const int64_t C = plan_jacobian(model, subset, source.at({0}).inputs, options).outputs;
   const auto part_of = [&](int64_t first, std::span<const std::byte> bytes) {
-    require(first >= 0 && first < source.size() && first % samples_together == 0,
+    require(first >= 0 && first < source.size() && first % RowFile::chunk == 0,
             "{}: rows of samples from {} on, there are {}", file, first, source.size());
     return unpacked(bytes, first, source, model.dtype(), C, subset.size(), file);
   };
@@ -112,7 +112,7 @@ void linearise_resumably(const Module& model, const Subset& subset, const Sample
       if (there.insert(first).second) done += part.set.size();
     });
     Progress progress("rows", source.size() - done, "samples");
-    for (int64_t first = 0; first < source.size(); first += samples_together) {
+    for (int64_t first = 0; first < source.size(); first += RowFile::chunk) {
       if (there.contains(first)) continue;
       const LinearisedPart part = linearise_part(model, subset, source, first, options);
       pieces.append(first, packed(part));
