@@ -2,12 +2,11 @@
 #include <optional>
 
 #include "apps/common.h"
+#include "apps/request.h"
 #include "datasets/split.h"
-#include "engine/file.h"
 #include "engine/progress.h"
 #include "unlearn/ntk_rows.h"
 #include "unlearn/prepared.h"
-#include "unlearn/record_page.h"
 
 namespace fastntk::apps {
 namespace {
@@ -20,7 +19,7 @@ struct Flags {
   std::string model, state, output, page, key, ids, ids_file, where, subset, loss = "mse";
   double l2 = 0;
   int64_t label = -1;
-  bool dry_run = false, compact = false;
+  bool dry_run = false, compact = false, purge = false;
 };
 
 // A model that was not fine-tuned is prepared where it stands, θ* = θ0: what fine-tuning would have written about
@@ -92,7 +91,7 @@ std::vector<int64_t> chosen_ids(const Flags& f, const Prepared& state) {
   const Dataset all = Dataset(f.state, Tensor::zeros({n, 1, 1, 1}, DType::uint8),
                               Tensor::from<int64_t>({n}, state.labels()), state.checkpoint().model.config.classes)
                           .with_ids(state.ids());
-  const Dataset present = all.subset(state.present_after(static_cast<int64_t>(state.journal().entries().size())));
+  const Dataset present = all.subset(state.present());
   std::vector<std::string> rules;
   if (!f.ids.empty()) rules.push_back("ids:" + f.ids);
   if (!f.ids_file.empty()) rules.push_back("ids-file:" + f.ids_file);
@@ -113,48 +112,36 @@ void run_forget(const Flags& f, const CLI::App& command) {
   const Phase opening = measure(
       "open", [&] { opened = Prepared::open(f.state, f.dry_run ? Journal::Access::read : Journal::Access::write); });
   Prepared& state = *opened;
+  const bool chooses = !f.ids.empty() || !f.ids_file.empty() || f.label >= 0 || !f.where.empty();
   if (f.compact) {
-    require_usage(!f.dry_run && f.ids.empty() && f.ids_file.empty() && f.label < 0 && f.where.empty(),
-                  "--compact is a request of its own, without samples to forget");
+    require_usage(!f.dry_run && !f.purge && !chooses, "--compact is a request of its own, without samples to forget");
     const bool folded = state.compact();
     fmt::print("{}, {}\n", folded ? "rows that left are folded into a new factor" : "nothing to fold",
                format_duration(clock.seconds()));
     return finish(report, f.common);
   }
-  const ForgetRecord r = state.forget(chosen_ids(f, state), {.dry_run = f.dry_run,
-                                                             .most_affected = f.dry_run ? affected_shown : 0,
-                                                             .command = report.command,
-                                                             .phases = {opening},
-                                                             .key = key ? &*key : nullptr});
+  require_usage(!f.purge || !f.dry_run, "--purge cannot be tried by a --dry-run: what it removes is gone");
+  RequestOptions options{.dry_run = f.dry_run,
+                         .most_affected = f.dry_run ? affected_shown : 0,
+                         .command = report.command,
+                         .phases = {opening},
+                         .key = key ? &*key : nullptr};
+  RequestRecord r;
+  if (chooses || !f.purge) {
+    r = state.forget(chosen_ids(f, state), options);
+    print_request(r);
+    options.phases.clear();
+  }
+  if (f.purge) {
+    r = state.purge(options);
+    fmt::print("entry {}: rows, weights and factors that had samples which left are removed; {} remain\n", r.entry,
+               r.n_after);
+  }
   const double seconds = clock.seconds();
-  fmt::print(
-      "{}: {} of {} samples forgotten, relative residual {:.1e} ({}), condition at most about {:.1e}, ‖Δθ‖ {:.3e}\n"
-      "probe: predicted change {:.3e}, actual {:.3e}, linearisation error {:.3f}; {}\n",
-      f.dry_run ? "dry run, nothing written" : fmt::format("entry {}", r.entry), r.ids.size(), r.n_before,
-      r.relative_residual, r.representation, r.condition_bound, r.update_norm, r.predicted_change, r.actual_change,
-      r.linearisation_error, r.advice);
-  if (r.newton)
-    fmt::print(
-        "optimum of the linearised model: gradient {:.1e} → {:.1e} in {} chord and {} Newton steps, {} passes over the "
-        "rows; "
-        "at most {:.1e} of ‖θ_newton − θ0‖ away; with Λ frozen ‖θ − θ*‖ would be off by {:.1e} of itself\n",
-        r.newton->start_gradient_norm, r.newton->gradient_norm, r.newton->chord_steps, r.newton->newton_steps,
-        r.newton->passes, r.newton->distance_bound, r.newton->frozen_difference);
   if (!r.most_affected.empty()) fmt::print("of the {} that remain, the logits of these change most:\n", r.n_after);
   for (const SampleChange& s : r.most_affected)
     fmt::print("  id {:>8}  class {:>3}  by {:.3e}\n", s.id, s.label, s.predicted);
-  if (!f.output.empty()) {
-    const Checkpoint& c = state.checkpoint();
-    const Model moved = c.model.clone();
-    scatter(*moved, state.subset(), r.theta);
-    auto m = c.metadata;
-    m["unlearn.rule"] = r.rule;
-    m["unlearn.journal"] = state.journal().last_hash();
-    save_model(f.output, moved, m);
-  }
-  if (!f.page.empty())
-    write_file_atomically(
-        f.page, r.entry ? record_page(read_file(state.record_path(r.entry)), f.page) : record_page(r.json(), f.page));
+  write_outcome({f.output, f.page}, state, r);
   fmt::print("{}\n", format_duration(seconds));
   report.results = {{"seconds", seconds},
                     {"relative_residual", r.relative_residual},
@@ -193,9 +180,12 @@ void add_forget(CLI::App& app) {
   c->add_option("--where", f->where, "rules that choose among those left: 'class:9 first:3', random:0.1, …");
   c->add_flag("--dry-run", f->dry_run, "say what would change; write nothing to the state");
   c->add_flag("--compact", f->compact, "instead: fold the rows that left into a new factor");
-  c->add_option("--html", f->page, "also write the record as a page to this file");
+  c->add_flag(
+      "--purge", f->purge,
+      "afterwards, or alone: remove what the state keeps of samples that left: rows, logits, inputs and hashes, "
+      "weights and factors of before. Earlier entries can be verified no more");
   c->add_option("--sign", f->key, "sign the record with the private Ed25519 key in this PEM file");
-  c->add_option("-o,--output", f->output, "also write the model with the new weights to this file");
+  add_outcome_flags(*c, f->output, f->page);
   add_common(*c, f->common);
   c->callback([f, c] { run_forget(*f, *c); });
 }

@@ -17,6 +17,9 @@ int run(int argc, char** argv) {
   apps::add_unlearn(app);
   apps::add_prepare(app);
   apps::add_forget(app);
+  apps::add_restore(app);
+  apps::add_add(app);
+  apps::add_relinearise(app);
   apps::add_verify(app);
   apps::add_report(app);
   apps::add_keygen(app);

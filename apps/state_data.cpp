@@ -29,4 +29,10 @@ SampleSource samples_at(const StateData& flags, const Common& common, const Prep
   return sample_source(given.subset(found), checkpoint.metadata, checkpoint.model->dtype());
 }
 
+SampleSource samples_of(const StateData& flags, const Common& common, const Prepared& state) {
+  const Checkpoint& checkpoint = state.checkpoint();
+  return sample_source(load_samples(data_flags_of(flags, state), common, Part::train), checkpoint.metadata,
+                       checkpoint.model->dtype());
+}
+
 }  // namespace fastntk::apps

@@ -20,4 +20,7 @@ DataFlags data_flags_of(const StateData& flags, const Prepared& state);
 SampleSource samples_at(const StateData& flags, const Common& common, const Prepared& state,
                         const Positions& positions);
 
+/// All samples that the flags name.
+SampleSource samples_of(const StateData& flags, const Common& common, const Prepared& state);
+
 }  // namespace fastntk::apps

@@ -168,7 +168,7 @@ def sealed(value):
 def journal(*entries):
     text, before = "", ""
     for number, entry in enumerate(entries, 1):
-        entry = {"number": number, "representation": "woodbury", **entry}
+        entry = {"number": number, "arrived": [], "to": 0, "representation": "woodbury", **entry}
         before = hashlib.sha256((before + canonical(entry)).encode()).hexdigest()
         text += canonical({**entry, "hash": before}) + "\n"
     return text.encode()
@@ -178,16 +178,16 @@ forget = {"kind": "forget", "ids": [3, 5], "hashes": {"weights": "00", "result":
 put("journal", "one", journal(forget))
 put("journal", "torn", journal(forget) + b'{"hash":"22')
 put("journal", "two", journal(forget, {"kind": "compact", "ids": [], "hashes": {"factor": "33"}}))
-put("manifest", "plain", b"\x02" + json.dumps(sealed({
-    "format_version": 2, "program_version": "0.1.0", "blas_kernel_set": "Haswell",
-    "settings": {"loss": "mse", "ridge": "2"}, "files": {"rows.safetensors": "00"}}), indent=2).encode())
+put("manifest", "plain", b"\x03" + json.dumps(sealed({
+    "format_version": 3, "program_version": "0.1.0", "blas_kernel_set": "Haswell",
+    "settings": {"loss": "mse", "ridge": "2"}, "files": {"rows-000000.safetensors": "00"}}), indent=2).encode())
 result = {
     "request": "forget", "entry": 1, "ids": [3], "ids_sha256": "0", "samples_sha256": "1", "retained_sha256": "2",
     "data_sha256": "3", "weights_before_sha256": "4", "weights_after_sha256": "5", "journal_before": "", "rule": "shift",
     "convention": "sum", "loss": "mse", "subset": "bn", "rho": 2.0, "parameters": 8, "classes": 2, "n_before": 4,
     "n_after": 3, "representation": "primal, woodbury", "relative_residual": 1e-15, "condition_bound": 10.0,
     "smallest_eigenvalue": 0.9, "update_norm": 0.1, "predicted_change": 0.5, "actual_change": 0.6,
-    "linearisation_error": 0.2, "advice": "none needed",
+    "linearisation_error": 0.2, "matrix_distance": 0.1, "advice": "none needed",
     "probe": {"ids": [0, 1], "labels": [0, 1], "predicted_change": [0.3, 0.4], "actual_change": [0.3, 0.5], "error": [0.0, 0.1]}}
 measured = {
     "date": "2026-01-01T00:00:00Z", "command": ["fastntk", "forget"], "program": "fastntk 0.1.0", "threads": 2,

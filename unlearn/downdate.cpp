@@ -131,10 +131,13 @@ void DowndatedSystem::compact() {
 }
 
 void DowndatedSystem::add(const Tensor& rows) {
-  const Tensor arriving = as_matrix(rows, size());
-  if (arriving.extent(0) == 0) return;
+  if (const Tensor arriving = as_matrix(rows, size()); arriving.extent(0) > 0)
+    add([&](const auto& see) { see(arriving); });
+}
+
+void DowndatedSystem::add(const RowPieces& pieces) {
   if (removed_.defined()) absorb(-1, [&](const auto& see) { see(removed_); });
-  absorb(1, [&](const auto& see) { see(arriving); });
+  absorb(1, pieces);
   factorise();
 }
 

@@ -43,8 +43,10 @@ class DowndatedSystem {
   void resume(const Tensor& pending, const Tensor& solved);
   /// Takes the rows that left off A itself and factors, if there are any.
   void compact();
-  /// Rows [..., P] arrive.
+  /// Rows [..., P] arrive: A with them, and without those that left, is factored anew.
   void add(const Tensor& rows);
+  /// The same in pieces.
+  void add(const RowPieces& pieces);
   /// x with (A + ρI) x = b for the present A, b [P] float64; refined until the relative residual by the present A
   /// itself is at most 1e-14 or no longer halves. Error when it stays above 1e-10.
   Refinement solve(const Tensor& b) const;

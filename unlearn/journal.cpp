@@ -20,10 +20,8 @@ using nlohmann::json;
 
 // Keys in alphabetical order and no spaces: the same entry is always the same text.
 json body_of(const JournalEntry& e) {
-  return {{"number", e.number},
-          {"kind", e.kind},
-          {"ids", e.ids},
-          {"representation", e.representation},
+  return {{"number", e.number},   {"kind", e.kind}, {"ids", e.ids},
+          {"arrived", e.arrived}, {"to", e.to},     {"representation", e.representation},
           {"hashes", e.hashes}};
 }
 
@@ -34,6 +32,8 @@ JournalEntry parse(const std::string& line) {
   return {.number = j.at("number").get<int64_t>(),
           .kind = j.at("kind").get<std::string>(),
           .ids = j.at("ids").get<std::vector<int64_t>>(),
+          .arrived = j.at("arrived").get<std::vector<int64_t>>(),
+          .to = j.at("to").get<int64_t>(),
           .representation = j.at("representation").get<std::string>(),
           .hashes = j.at("hashes").get<std::map<std::string, std::string>>(),
           .hash = j.at("hash").get<std::string>()};

@@ -9,9 +9,11 @@
 namespace fastntk {
 
 struct JournalEntry {
-  int64_t number = 0;  ///< 1, 2, …
-  std::string kind;    ///< what was asked for: "forget", "compact"
-  std::vector<int64_t> ids;
+  int64_t number = 0;                         ///< 1, 2, …
+  std::string kind;                           ///< what was asked for: "forget", "restore", "add", "compact", "purge"
+  std::vector<int64_t> ids;                   ///< of the samples that left
+  std::vector<int64_t> arrived;               ///< of those that came
+  int64_t to = 0;                             ///< "restore": the entry that it went back to
   std::string representation;                 ///< how it was solved, so that it can be done again: "woodbury", "factor"
   std::map<std::string, std::string> hashes;  ///< by name: of weights, of files, of samples
   std::string hash;                           ///< SHA-256 of the hash before it (empty at first) and of this entry

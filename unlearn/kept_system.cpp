@@ -136,42 +136,48 @@ KeptSystem read_kept_system(const std::string& folder, const Journal& journal, c
   kept.system = std::make_unique<DowndatedSystem>(
       std::move(gram), Cholesky::from_factor(std::move(factor), ridge, norm), condition, crossover);
 
+  std::vector<const JournalEntry*> since;
   std::vector<Tensor> rows;
   int64_t m = 0;
   for (size_t k = factored; k < entries.size(); k++) {
-    rows.push_back(rows_of(entries[k]));
+    if (entries[k].ids.empty()) continue;
+    since.push_back(&entries[k]), rows.push_back(rows_of(entries[k]));
     m += rows.back().elements() / size;
   }
   if (m == 0) return kept;
   Tensor pending({m, size}, DType::float64), solved({m, size}, DType::float64);
   int64_t at = 0;
-  for (size_t k = factored; k < entries.size(); k++) {
-    const Tensor& left = rows[k - factored];
-    const int64_t count = left.elements() / size;
-    pending.slice(0, at, at + count).copy_from(left.to(DType::float64).contiguous().reshape({count, size}));
-    const std::string name = entry_file(folder, "pending", entries[k].number);
+  for (size_t k = 0; k < since.size(); k++) {
+    const int64_t count = rows[k].elements() / size;
+    pending.slice(0, at, at + count).copy_from(rows[k].to(DType::float64).contiguous().reshape({count, size}));
+    const std::string name = entry_file(folder, "pending", since[k]->number);
     Tensor part = solved.slice(0, at, at + count);
     read_hashed(name,
                 {{"solved", {count, size}, mutable_bytes_of(part)},
                  {"right_hand_side", {size}, mutable_bytes_of(kept.right_hand_side)}},
-                hash_in(entries[k], "pending", name));
+                hash_in(*since[k], "pending", name));
     at += count;
   }
   kept.system->resume(pending, solved);
   return kept;
 }
 
-void remove_superseded(const std::string& folder, const Journal& journal) {
+void remove_superseded_files(const std::string& folder, const Journal& journal, const NeededFiles& needed) {
   const auto factored = static_cast<int64_t>(entries_factored(journal));
   const auto last = static_cast<int64_t>(journal.entries().size());
+  const std::vector<std::pair<std::string, std::function<bool(int64_t)>>> kinds = {
+      {"factor", [&](int64_t entry) { return entry == factored; }},
+      {"pending", [&](int64_t entry) { return entry > factored; }},
+      {"state", [&](int64_t entry) { return entry == needed.table; }},
+      {"rows", [&](int64_t entry) { return std::ranges::find(needed.rows, entry) != needed.rows.end(); }},
+      {"weights", [&](int64_t entry) { return entry >= needed.first_weights; }}};
   for (const auto& file : fs::directory_iterator(folder)) {
     const std::string name = file.path().filename().string();
-    for (const std::string kind : {"factor", "pending"}) {
+    for (const auto& [kind, is_needed] : kinds) {
       int64_t entry = 0;
       if (!name.starts_with(kind + "-") || !name.ends_with(".safetensors")) continue;
       std::from_chars(name.data() + kind.size() + 1, name.data() + name.size(), entry);
-      const bool needed = kind == "factor" ? entry == factored : entry > factored;
-      if (!needed && entry <= last) fs::remove(file.path());
+      if (!is_needed(entry) && entry <= last) fs::remove(file.path());
     }
   }
 }

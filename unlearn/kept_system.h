@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "unlearn/downdate.h"
 #include "unlearn/journal.h"
@@ -35,8 +36,14 @@ KeptSystem read_kept_system(const std::string& folder, const Journal& journal, c
                             int64_t size, double ridge, int64_t crossover,
                             const std::function<Tensor(const JournalEntry&)>& rows_of);
 
-/// Removes files of factors and pending rows that are needed no more. Those of entries that the journal does not have
-/// stay: the next entry of that number writes them anew, and if it is the journal that lost lines, they are needed.
-void remove_superseded(const std::string& folder, const Journal& journal);
+/// What of a state is needed beside factors and pending rows.
+struct NeededFiles {
+  int64_t table = 0;          ///< the entry that wrote the table
+  std::vector<int64_t> rows;  ///< the entries that wrote the rows that it has
+  int64_t first_weights = 0;  ///< weights of this entry and later ones
+};
+/// Removes files that are needed no more. Those of entries that the journal does not have stay: the next entry of that
+/// number writes them anew, and if it is the journal that lost lines, they are needed.
+void remove_superseded_files(const std::string& folder, const Journal& journal, const NeededFiles& needed);
 
 }  // namespace fastntk

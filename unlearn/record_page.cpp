@@ -200,14 +200,24 @@ std::string page(const json& record) {
   const auto forgotten = r.at("ids").size();
   double seconds = 0;
   for (const json& p : m.at("phases")) seconds += p.at("seconds").get<double>();
-  const std::string title =
-      entry == 0 ? "A request to forget, tried"
-                 : fmt::format("Request {}: {} sample{} forgotten", entry, forgotten, forgotten == 1 ? "" : "s");
+  const auto arrived = r.contains("arrived") ? r.at("arrived").size() : 0;
+  const std::string request = r.at("request").get<std::string>();
+  const auto samples = [](size_t count) { return fmt::format("{} sample{}", count, count == 1 ? "" : "s"); };
+  std::string title = fmt::format("Request {}: {} forgotten", entry, samples(forgotten));
+  if (entry == 0) title = "A request to forget, tried";
+  if (request == "add") title = fmt::format("Request {}: {} added", entry, samples(arrived));
+  if (request == "restore") title = fmt::format("Request {}: back to entry {}", entry, number(r.at("restored_to")));
+  if (request == "purge") title = fmt::format("Request {}: what had left is purged", entry);
   const json& error = r.at("linearisation_error");
   const std::string advice = r.at("advice").get<std::string>();
   const double e = error.is_number() ? error.get<double>() : INFINITY;
-  std::string ids;
-  for (const json& id : r.at("ids")) ids += (ids.empty() ? "" : ", ") + id.dump();
+  const auto ids_of = [&](const char* name) {
+    std::string ids;
+    for (const json& id : r.at(name)) ids += (ids.empty() ? "" : ", ") + id.dump();
+    const size_t count = r.at(name).size();
+    return fmt::format("<details><summary>{} id{}</summary><code>{}</code></details>", count, count == 1 ? "" : "s",
+                       ids);
+  };
   std::string command;
   for (const json& word : m.at("command")) command += (command.empty() ? "" : " ") + word.get<std::string>();
 
@@ -219,28 +229,36 @@ std::string page(const json& record) {
   if (entry == 0) out += "<p>A dry run: this is what the request would do. Nothing was written.</p>\n";
   out +=
       "<div class=\"cards\">\n" +
-      card("forgotten", std::to_string(forgotten), fmt::format("of {} samples", number(r.at("n_before")))) +
+      (forgotten > 0 || arrived == 0
+           ? card("forgotten", std::to_string(forgotten), fmt::format("of {} samples", number(r.at("n_before"))))
+           : "") +
+      (arrived > 0 ? card("came", std::to_string(arrived), fmt::format("to {} samples", number(r.at("n_before"))))
+                   : "") +
       card("remain", number(r.at("n_after")), fmt::format("{} classes", number(r.at("classes")))) +
       card("weights moved by", number(r.at("update_norm")), fmt::format("‖Δθ‖, P = {}", number(r.at("parameters")))) +
       card("relative residual", number(r.at("relative_residual")), "of the normal equations") +
       card("linearisation error", number(error),
            fmt::format("on {} samples of the probe", r.at("probe").at("ids").size())) +
+      card("change of A", number(r.at("matrix_distance")), "at these weights, of itself") +
       card("took", fmt::format("{:.2f} s", seconds), "all phases") + "</div>\n";
+  const bool fine = advice == "none needed";
   out += fmt::format("<div class=\"verdict{}\"><strong>{}</strong> {}</div>\n",
-                     e >= 1     ? " bad"
-                     : e >= 0.5 ? " warn"
-                                : "",
-                     e >= 0.5 ? "Action needed:" : "Action:", escape(advice));
+                     e >= 1  ? " bad"
+                     : !fine ? " warn"
+                             : "",
+                     fine ? "Action:" : "Action needed:", escape(advice));
   out += section("How far the network follows the linear model", plots_of(r.at("probe")));
   if (r.contains("most_affected"))
     out += section("Samples that remain and change most", affected_of(r.at("most_affected")));
   if (record.contains("metrics")) out += section("What the model does now", metrics_of(record.at("metrics")));
   out += section("What was asked",
                  rows(row("request", code(r.at("request"))) + row("command", code(command)) +
-                      row("ids", fmt::format("<details><summary>{} id{}</summary><code>{}</code></details>", forgotten,
-                                             forgotten == 1 ? "" : "s", ids)) +
-                      row("SHA-256 of the ids", code(r.at("ids_sha256"))) +
-                      row("of the samples forgotten", code(r.at("samples_sha256")))));
+                      row("ids that left", ids_of("ids")) + row("SHA-256 of these ids", code(r.at("ids_sha256"))) +
+                      row("of these samples", code(r.at("samples_sha256"))) +
+                      (r.contains("arrived") ? row("ids that came", ids_of("arrived")) +
+                                                   row("SHA-256 of these ids", code(r.at("arrived_ids_sha256"))) +
+                                                   row("of these samples", code(r.at("arrived_sha256")))
+                                             : "")));
   out += section(
       "What was done",
       rows(
@@ -258,13 +276,13 @@ std::string page(const json& record) {
                : "") +
           row("change of logits on the probe",
               "predicted " + number(r.at("predicted_change")) + ", of the network " + number(r.at("actual_change")))));
-  out += section(
-      "What it is bound to",
-      rows(row("weights before", code(r.at("weights_before_sha256"))) +
-           row("weights after", code(r.at("weights_after_sha256"))) + row("all samples", code(r.at("data_sha256"))) +
-           row("samples that remain", code(r.at("retained_sha256"))) +
-           row("journal before",
-               r.at("journal_before").get<std::string>().empty() ? "the first entry" : code(r.at("journal_before")))));
+  out += section("What it is bound to", rows(row("weights before", code(r.at("weights_before_sha256"))) +
+                                             row("weights after", code(r.at("weights_after_sha256"))) +
+                                             row("samples prepared", code(r.at("data_sha256"))) +
+                                             row("samples that remain", code(r.at("retained_sha256"))) +
+                                             row("journal before", r.at("journal_before").get<std::string>().empty()
+                                                                       ? "the first entry"
+                                                                       : code(r.at("journal_before")))));
   if (record.contains("signature"))
     out += section("Signature", rows(row("algorithm", code(record.at("signature").at("algorithm"))) +
                                      row("SHA-256 of the public key", code(record.at("signature").at("key_sha256"))) +

@@ -26,28 +26,44 @@ double product(const T* row, const double* v, int64_t count) {
 
 }  // namespace
 
-RowFile::RowFile(const std::string& path, int64_t classes, int64_t parameters, std::vector<std::string> hashes,
+RowFile::RowFile(const std::vector<Part>& parts, int64_t classes, int64_t parameters, std::vector<std::string> hashes,
                  std::vector<int64_t> ids)
-    : file_(path),
-      classes_(classes),
+    : classes_(classes),
       parameters_(parameters),
       hashes_(std::move(hashes)),
       ids_(std::move(ids)),
       checked_(new std::atomic<bool>[hashes_.size()]) {
-  const SafeTensorsHeader header = read_safetensors_header(path);
-  const Shape expected{static_cast<int64_t>(hashes_.size()), classes, parameters};
-  require(header.tensors.size() == 1 && header.tensors[0].shape == expected && is_floating(header.tensors[0].dtype) &&
-              ids_.size() == hashes_.size(),
-          "{}: expected rows {}", path, expected.str());
-  type_ = header.tensors[0].dtype, start_ = header.data_start;
+  int64_t first = 0;
+  for (const auto& [path, count] : parts) {
+    const SafeTensorsHeader header = read_safetensors_header(path);
+    const Shape expected{count, classes, parameters};
+    require(header.tensors.size() == 1 && header.tensors[0].name == "rows" && header.tensors[0].shape == expected &&
+                is_floating(header.tensors[0].dtype),
+            "{}: expected rows {}", path, expected.str());
+    if (files_.empty()) type_ = header.tensors[0].dtype;
+    require(header.tensors[0].dtype == type_, "{} has rows of {}, those before are {}", path,
+            name_of(header.tensors[0].dtype), name_of(type_));
+    files_.push_back({.file = std::make_unique<InputFile>(path), .first = first, .start = header.data_start});
+    first += count;
+  }
+  require(first == static_cast<int64_t>(hashes_.size()) && ids_.size() == hashes_.size(),
+          "rows of {} samples, with {} hashes and {} ids", first, hashes_.size(), ids_.size());
   for (size_t i = 0; i < hashes_.size(); i++) checked_[i] = false;
+}
+
+const RowFile::Opened& RowFile::holding(int64_t position) const {
+  const auto after = std::upper_bound(files_.begin(), files_.end(), position,
+                                      [](int64_t at, const Opened& f) { return at < f.first; });
+  return *std::prev(after);
 }
 
 void RowFile::read_one(int64_t position, std::span<std::byte> to) const {
   const auto at = static_cast<size_t>(position);
-  file_.read(start_ + position * static_cast<int64_t>(to.size()), to);
+  const Opened& from = holding(position);
+  from.file->read(from.start + (position - from.first) * static_cast<int64_t>(to.size()), to);
   if (checked_[at].load(std::memory_order_relaxed)) return;
-  require(sha256(to) == hashes_[at], "{} is damaged: the hash of the rows of sample {} differs", path(), ids_[at]);
+  require(sha256(to) == hashes_[at], "{} is damaged: the hash of the rows of sample {} differs", from.file->path(),
+          ids_[at]);
   checked_[at].store(true, std::memory_order_relaxed);
 }
 

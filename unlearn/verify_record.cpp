@@ -2,14 +2,13 @@
 
 #include "engine/file.h"
 #include "engine/sha256.h"
+#include "unlearn/prepared_parts.h"
 
 namespace fastntk {
 namespace {
 
 // Numbers computed by another route than the request's.
 constexpr double tolerance = 1e-6;
-// Of rows in float32, which other kernel sets sum in another order.
-constexpr double rows_tolerance = 1e-5;
 
 }  // namespace
 
@@ -75,8 +74,13 @@ void replay_record(const RecordFile& record, const Prepared& state, const Sample
                         state.loss(), state.ridge(), {.jacobian = options, .crossover = state.crossover()});
   for (int64_t k = 0; k < record.entry; k++) {
     const JournalEntry& asked = state.journal().entries()[static_cast<size_t>(k)];
+    const RequestOptions sweeps{.jacobian = options};
     if (asked.kind == "compact")
       again.compact();
+    else if (asked.kind == "add")
+      result = again.add(state.in_order(samples, state.positions_of(asked.arrived)), sweeps).result();
+    else if (asked.kind == "restore")
+      result = again.restore(asked.to, samples, sweeps).result();
     else
       result = again.forget(asked.ids).result();
   }

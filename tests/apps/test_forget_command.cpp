@@ -51,7 +51,7 @@ TEST_CASE("prepare, forget and verify", "[forget]") {
   // From data without what was forgotten; with it, bit for bit.
   const std::string check = "verify " + state + "/record-000001.json --state " + state;
   succeeds(check + " --samples class:0-2,4-9");
-  check_refused(check + " --samples class:0-2,4-8 --quiet", 1, "is needed, and is not among those given");
+  check_refused(check + " --samples class:0-2,4-8 --quiet", 1, "10 samples are needed that are not among those given");
   CHECK_THAT(succeeds("verify " + state + "/record-000002.json --state " + state + " --replay").output,
              Catch::Contains("replayed from all 100 samples"));
   // Signed: known without the state; what was changed is named with it, and known without.
@@ -104,7 +104,7 @@ TEST_CASE("prepare, forget and verify", "[forget]") {
                     verify = "verify " + state + "/record-000001.json --state " + state + " --quiet";
   damaged("manifest.json", 40, forget, "manifest.json");
   damaged("model.safetensors", 100000, forget, "model.safetensors");
-  damaged("state.safetensors", 100000, forget, "state.safetensors");
+  damaged("state-000000.safetensors", 100000, forget, "state-000000.safetensors");
   // Which entry made the last factor depends on how fast this machine makes one.
   std::string factor;
   for (const auto& file : std::filesystem::directory_iterator(state))
@@ -114,8 +114,8 @@ TEST_CASE("prepare, forget and verify", "[forget]") {
   damaged("weights-000002.safetensors", 2000, forget, "weights-000002.safetensors");
   damaged("record-000001.json", 200, verify, "record-000001.json");
   // The file of rows is large: a sample's rows are checked when they are read.
-  const size_t last = read_file(state + "/rows.safetensors").size() - 1;
-  damaged("rows.safetensors", last, "forget " + state + " --where 'class:9'", "rows.safetensors");
+  const size_t last = read_file(state + "/rows-000000.safetensors").size() - 1;
+  damaged("rows-000000.safetensors", last, "forget " + state + " --where 'class:9'", "rows-000000.safetensors");
   succeeds("forget " + state + " --where 'class:9 first:1'");
   // The request before made a new factor itself where this machine makes one quickly: then nothing is pending.
   const auto pending = [&] {
@@ -157,7 +157,7 @@ TEST_CASE("a model is prepared as it stands, and an interrupted run goes on", "[
   if (!file_exists(resumed)) CHECK(file_exists(rows));
   if (!file_exists(resumed)) succeeds(prepare + resumed + "/");
   CHECK_FALSE(file_exists(rows));
-  for (const char* const name : {"/rows.safetensors", "/state.safetensors"})
+  for (const char* const name : {"/rows-000000.safetensors", "/state-000000.safetensors"})
     CHECK(read_file(whole + name) == read_file(resumed + name));
 }
 
@@ -199,4 +199,49 @@ TEST_CASE("prepare, forget and verify with cross-entropy", "[forget]") {
   CHECK(record["rule"] == "newton-shift");
   CHECK(record["newton"]["gradient_norm"].get<double>() <=
         1e-8 * record["newton"]["start_gradient_norm"].get<double>());
+}
+
+TEST_CASE("restore, add, purge and relinearise", "[forget]") {
+  const TemporaryFolder folder;
+  const std::string tuned = folder / "tuned.safetensors", state = folder / "state", again = folder / "again";
+  succeeds("finetune " + pretrained + " -o " + tuned + " --samples '30000-59999 per-class:6' --epochs 1 --loss mse");
+  succeeds("prepare " + tuned + " -o " + state);
+  succeeds("forget " + state + " --class 3");
+  CHECK_THAT(succeeds("forget " + state + " --where 'class:4 first:2' --purge").output,
+             Catch::Contains("entry 3: rows, weights and factors that had samples which left are removed; 52 remain"));
+  check_refused("forget " + state + " --purge", 2, "nothing to purge");
+  check_refused("forget " + state + " --purge --dry-run --class 1", 2, "--dry-run");
+  check_refused("verify " + state + "/record-000001.json --state " + state, 2, "purged by entry 3");
+  const auto verified = [&](int entry) {
+    CHECK_THAT(succeeds(fmt::format("verify {0}/record-{1:06}.json --state {0}", state, entry)).output,
+               Catch::Contains("verified"));
+  };
+  verified(3);
+  check_refused("restore " + state + " --to 1 --samples class:0-3 --quiet", 1, "2 samples are needed");
+  check_refused("restore " + state + " --to 4", 2, "no entry 4");
+  check_refused("restore " + state, 2, "--to");
+  // Back to where class 3 was gone and nothing else, then to all.
+  CHECK_THAT(succeeds("restore " + state + " --to 1").output,
+             Catch::Contains("back to the 54 samples after entry 1: 2 arrived, 0 left"));
+  verified(4);
+  const std::string page = folder / "page.html", model = folder / "model.safetensors";
+  succeeds("restore " + state + " --to 0 --html " + page + " -o " + model);
+  CHECK_THAT(read_file(page), Catch::Contains("Request 5: back to entry 0") && Catch::Contains("6 ids"));
+  verified(5);
+  succeeds("evaluate " + model + " --samples first:20");
+
+  check_refused("add " + state, 2, "--samples");
+  check_refused("add " + state + " --samples '30000-59999 per-class:6'", 2, "already");
+  CHECK_THAT(succeeds("add " + state + " --samples 'ids:7,11,13'").output, Catch::Contains("3 samples added to 60"));
+  verified(6);
+  succeeds("forget " + state + " --ids 7,11");
+  verified(7);
+
+  CHECK_THAT(succeeds("relinearise " + state + " -o " + again).output,
+             Catch::Contains("n = 61, linearised after 1 step from") && Catch::Contains("objective"));
+  CHECK_THAT(succeeds("forget " + again + " --ids 13").output, Catch::Contains("1 of 61 samples forgotten"));
+  CHECK_THAT(succeeds("verify " + again + "/record-000001.json --state " + again + " --replay").output,
+             Catch::Contains("replayed"));
+  check_refused("relinearise " + state + " -o " + again, 2, "exists");
+  check_refused("relinearise " + state + " -o " + (folder / "x") + " --steps -1", 2, "--steps");
 }

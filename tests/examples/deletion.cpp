@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
                         .ids = {10, 11, 12, 13, 14, 15, 16, 17}};
 
   Prepared state = Prepared::prepare(folder, model, {}, "bn", theta0, samples, "mse", /*ρ=*/0.8);  // once
-  const ForgetRecord record = state.forget({12, 17});  // durable in `folder` when it returns
-  scatter(*model, state.subset(), record.theta);       // the network without the two
+  const RequestRecord record = state.forget({12, 17});  // durable in `folder` when it returns
+  scatter(*model, state.subset(), record.theta);        // the network without the two
   fmt::print("{} samples remain, relative residual {:.0e}\n", record.n_after, record.relative_residual);
 }

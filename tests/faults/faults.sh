@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Faults: faults.sh PROGRAM MODEL [KILLS]. Ends prepare, forget and ntk by kill -9 at random moments, and gives them a full
+# Faults: faults.sh PROGRAM MODEL [KILLS]. Ends prepare, forget, a purge and ntk by kill -9 at random moments, and gives them a full
 # disk, a folder that cannot be written, damaged files, a cut journal, two writers and a state of another version. Each time
 # the state must be the one before or the one after, the error a sentence, and nothing lost.
 set -euo pipefail
@@ -64,12 +64,13 @@ prepare=(prepare "$model" -o "$state")
 prepare_time=$(seconds_of "${prepare[@]}")
 cp -r "$state" "$work/prepared"
 forget_time=$(seconds_of forget "$state" --where first:1)
+purge_time=$(seconds_of forget "$state" --where first:1 --purge)
 kernel=(ntk "$model" --subset bn --data fashion-mnist --samples first:40)
 kernel_time=$(seconds_of "${kernel[@]}" -o "$work/whole.npy")
 
 # kill -9, in turn.
 for ((i = 0; i < kills; i++)); do
-  case $((i % 3)) in
+  case $((i % 4)) in
     0)
       rm -rf "$state"
       kill_at_random "$prepare_time" "${prepare[@]}"
@@ -93,6 +94,15 @@ for ((i = 0; i < kills; i++)); do
       must "${kernel[@]}" -o "$work/kernel.npy"
       cmp "$work/whole.npy" "$work/kernel.npy"
       rm "$work/kernel.npy"
+      ;;
+    3)
+      before=$(entries)
+      kill_at_random "$purge_time" forget "$state" --where "random:0.05@$i" --purge
+      after=$(entries)
+      ((after >= before && after <= before + 2)) || fail "purge $i: $before entries before, $after after"
+      intact
+      must restore "$state" --to 0
+      intact
       ;;
   esac
 done

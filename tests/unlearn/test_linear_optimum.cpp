@@ -25,7 +25,8 @@ struct Problem {
     std::vector<std::string> hashes;
     std::vector<int64_t> ids;
     for (int64_t i = 0; i < n; i++) hashes.push_back(sha256(bytes_of(set.rows.select(0, i)))), ids.push_back(100 + i);
-    rows = std::make_unique<RowFile>(folder / "rows", classes, parameters, hashes, ids);
+    rows =
+        std::make_unique<RowFile>(std::vector<RowFile::Part>{{folder / "rows", n}}, classes, parameters, hashes, ids);
   }
   LinearisedObjective objective(const std::string& loss) const {
     return {*rows, find_loss(loss), set.logits, set.labels.to_vector<int64_t>(), theta0, theta_star, ridge};
@@ -121,7 +122,7 @@ TEST_CASE("rows are compared with their hashes, and a quadratic loss is refused"
   const Problem p(1);
   CHECK_THROWS_WITH(linear_optimum(p.objective("mse"), {0}, p.theta0, [](const Tensor& x) { return x; }),
                     Catch::Contains("quadratic"));
-  std::string text = read_file(p.rows->path());
+  std::string text = read_file(p.folder / "rows");
   text.back() = static_cast<char>(text.back() ^ 1);
   p.folder.write("rows", text);
   CHECK_THROWS_WITH(p.rows->read({0, n - 1}), Catch::Contains("sample 144"));

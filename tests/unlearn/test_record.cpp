@@ -55,7 +55,7 @@ TEST_CASE("a record is checked from what remains, and every field of it by a rep
     Prepared state = s.prepare(path, 1000);
     state.forget({3, 7}, {.command = {"fastntk", "\xff"}});
   }
-  const ForgetRecord made = Prepared::open(path, Journal::Access::write).forget({0, 12});
+  const RequestRecord made = Prepared::open(path, Journal::Access::write).forget({0, 12});
   const Prepared state = Prepared::open(path, Journal::Access::read);
   const std::string text = read_file(state.record_path(2));
   const RecordFile record = parse_record(text, "R");
@@ -179,7 +179,7 @@ TEST_CASE("a record as a page", "[record]") {
   const SmallState s;
   const TemporaryFolder folder;
   Prepared state = s.prepare(folder / "state", 1000);
-  const ForgetRecord dry = state.forget({3}, {.dry_run = true, .most_affected = 5});
+  const RequestRecord dry = state.forget({3}, {.dry_run = true, .most_affected = 5});
   REQUIRE(dry.most_affected.size() == 5);
   // Those that change most, found by hand.
   const Jacobian j = jacobian(*s.model, s.subset, s.samples.inputs);
@@ -195,7 +195,7 @@ TEST_CASE("a record as a page", "[record]") {
 
   const std::string tried = record_page(dry.json(), "R");
   CHECK_THAT(tried, Catch::Contains("dry run") && Catch::Contains("Samples that remain and change most"));
-  const ForgetRecord real = state.forget({3}, {.command = {"fastntk", "forget", "<&\">"}});
+  const RequestRecord real = state.forget({3}, {.command = {"fastntk", "forget", "<&\">"}});
   const std::string page = record_page(read_file(state.record_path(1)), "R");
   CHECK_THAT(page, Catch::Contains("Request 1: 1 sample forgotten") && Catch::Contains(real.weights_after) &&
                        Catch::Contains("<svg") && Catch::Contains("&lt;&amp;&quot;&gt;"));

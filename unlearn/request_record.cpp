@@ -1,4 +1,4 @@
-#include "unlearn/forget_record.h"
+#include "unlearn/request_record.h"
 
 #include <fmt/chrono.h>
 
@@ -16,8 +16,8 @@ namespace {
 
 using nlohmann::json;
 
-json result_of(const ForgetRecord& r) {
-  json out = {{"request", "forget"},
+json result_of(const RequestRecord& r) {
+  json out = {{"request", r.request},
               {"entry", r.entry},
               {"ids", r.ids},
               {"ids_sha256", sha256(std::as_bytes(std::span(r.ids)))},
@@ -44,7 +44,13 @@ json result_of(const ForgetRecord& r) {
               {"predicted_change", r.predicted_change},
               {"actual_change", r.actual_change},
               {"linearisation_error", r.linearisation_error},
+              {"matrix_distance", r.matrix_distance},
               {"advice", r.advice}};
+  if (r.request == "add" || r.request == "restore") {
+    out["arrived"] = r.arrived, out["arrived_ids_sha256"] = sha256(std::as_bytes(std::span(r.arrived)));
+    out["arrived_sha256"] = r.arrived_sha256;
+  }
+  if (r.request == "restore") out["restored_to"] = r.restored_to;
   if (r.newton)
     out["newton"] = {{"start_gradient_norm", r.newton->start_gradient_norm},
                      {"gradient_norm", r.newton->gradient_norm},
@@ -66,7 +72,7 @@ json result_of(const ForgetRecord& r) {
   return out;
 }
 
-json measured_of(const ForgetRecord& r) {
+json measured_of(const RequestRecord& r) {
   json out = {
       {"date",
        fmt::format("{:%FT%TZ}", fmt::gmtime(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())))},
@@ -87,9 +93,9 @@ std::string this_program() {
                      blas_kernel_set());
 }
 
-std::string ForgetRecord::result() const { return result_of(*this).dump(); }
+std::string RequestRecord::result() const { return result_of(*this).dump(); }
 
-std::string ForgetRecord::json(const SignatureKey* key) const {
+std::string RequestRecord::json(const SignatureKey* key) const {
   // A command line need not be UTF-8.
   constexpr auto replace = nlohmann::json::error_handler_t::replace;
   nlohmann::json record = {{"result", result_of(*this)}, {"measured", measured_of(*this)}};

@@ -21,12 +21,16 @@ struct SampleChange {
 
 /// What one request did. `result` follows from state and request alone: on one build and kernel set it is the same, bit
 /// for bit, whenever and wherever the request is made. `measured` is what this run took.
-struct ForgetRecord {
-  int64_t entry = 0;  ///< its number in the journal; 0 for a dry run
-  std::vector<int64_t> ids;
-  std::string samples_sha256;                 ///< of the hashes of the samples forgotten, by id
-  std::string retained_sha256;                ///< of the hashes of the samples that remain, by position
-  std::string data_sha256;                    ///< of the hashes of all samples of the state, by position
+struct RequestRecord {
+  std::string request;                        ///< "forget", "restore", "add" or "purge"
+  int64_t entry = 0;                          ///< its number in the journal; 0 for a dry run
+  std::vector<int64_t> ids;                   ///< of the samples that left
+  std::vector<int64_t> arrived;               ///< of those that came
+  int64_t restored_to = 0;                    ///< "restore": the entry that it went back to
+  std::string samples_sha256;                 ///< of the hashes of the samples that left, by id
+  std::string arrived_sha256;                 ///< of those that came
+  std::string retained_sha256;                ///< of the hashes of the samples that are there after it, by position
+  std::string data_sha256;                    ///< of the hashes of all samples that were prepared, by position
   std::string weights_before, weights_after;  ///< SHA-256 of θ, float64
   std::string previous_hash;                  ///< of the journal before this request
   std::string rule;                           ///< which of `fastntk unlearn`'s it is
@@ -38,7 +42,9 @@ struct ForgetRecord {
   double update_norm = 0;  ///< ‖θ − θ before‖
   /// On the probe: ‖J(θ−θ*)‖, ‖f(θ)−f(θ*)‖, and ‖f(θ) − f_lin(θ)‖ over the first. Zero where nothing is left of it.
   double predicted_change = 0, actual_change = 0, linearisation_error = 0;
-  std::string advice;               ///< what the linearisation error says about going on
+  /// ‖A_θ − A‖_F / ‖A‖_F, A as it is kept and A_θ from rows at θ, both over the first samples of the probe.
+  double matrix_distance = 0;
+  std::string advice;               ///< what these say about going on
   std::vector<SampleChange> probe;  ///< the same sample by sample, by position
   /// Of all samples that remain those whose logits change most by this request, ‖J(θ − θ before)‖ falling. Where asked.
   std::vector<SampleChange> most_affected;
