@@ -27,11 +27,9 @@ std::vector<double> numbers_of(const std::string& text, const std::string& what)
   size_t at = 0;
   while (at < text.size()) {
     const size_t end = std::min(text.find(',', at), text.size());
-    try {
-      out.push_back(std::stod(text.substr(at, end - at)));
-    } catch (const std::exception&) {
-      fail("{} must be numbers separated by commas, got '{}'", what, text);
-    }
+    const auto value = parse_number<double>(std::string_view(text).substr(at, end - at));
+    require(value.has_value(), "{} must be numbers separated by commas, got '{}'", what, text);
+    out.push_back(*value);
     at = end + 1;
   }
   return out;
@@ -254,7 +252,7 @@ DataFlags finetune_data_flags(const std::map<std::string, std::string>& metadata
 
 Dataset load_finetune_data(const std::map<std::string, std::string>& metadata, const std::string& path, Common common) {
   // The samples are those of fine-tuning, whatever today's seed.
-  common.seed = std::stoull(finetune_entry(metadata, "finetune.seed", path));
+  common.seed = finetune_number<uint64_t>(metadata, "finetune.seed", path);
   Dataset data = load_samples(finetune_data_flags(metadata, path), common, Part::train);
   require(data.sha256() == finetune_entry(metadata, "finetune.data.sha256", path),
           "the data are not those that {} was fine-tuned on: their SHA-256 differs", path);

@@ -7,6 +7,7 @@
 #include "datasets/dataset.h"
 #include "datasets/part.h"
 #include "datasets/samples.h"
+#include "engine/parse_number.h"
 #include "models/checkpoint.h"
 #include "training/trainer.h"
 #include "unlearn/jacobian.h"
@@ -70,6 +71,15 @@ Checkpoint open_model(const std::string& path, const std::string& architecture);
 /// What `fastntk finetune` wrote about itself under `key`; Error naming the file where there is nothing.
 const std::string& finetune_entry(const std::map<std::string, std::string>& metadata, const std::string& key,
                                   const std::string& path);
+/// The same as a number; Error where it is none.
+template <class Number>
+Number finetune_number(const std::map<std::string, std::string>& metadata, const std::string& key,
+                       const std::string& path) {
+  const std::string& text = finetune_entry(metadata, key, path);
+  const auto number = parse_number<Number>(text);
+  require(number.has_value(), "{}: '{}' in its metadata is not a number: {}", path, text, key);
+  return *number;
+}
 /// The data that the model at `path` was fine-tuned on, by its metadata, and how to load them. Error if their SHA-256
 /// is another.
 DataFlags finetune_data_flags(const std::map<std::string, std::string>& metadata, const std::string& path);

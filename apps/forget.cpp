@@ -55,7 +55,7 @@ void run_prepare(const Flags& f, const CLI::App& command) {
   const Dataset data = tuned ? load_finetune_data(m, f.model, f.common) : describe_unchanged(f, checkpoint);
   const SampleSource samples = sample_source(data, m, checkpoint.model->dtype());
   const std::string& subset = finetune_entry(m, "finetune.subset", f.model);
-  const double l2 = std::stod(finetune_entry(m, "finetune.l2", f.model));
+  const double l2 = finetune_number<double>(m, "finetune.l2", f.model);
   require_usage(l2 > 0, "{} was fine-tuned without an L2 term (--l2), so ρ = nλ = 0 and no closed form exists",
                 f.model);
   const double ridge = static_cast<double>(samples.size()) * l2;

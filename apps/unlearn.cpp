@@ -19,13 +19,9 @@ struct UnlearnFlags {
 // The settings that the model was fine-tuned with.
 TrainConfig finetune_settings(const std::map<std::string, std::string>& m, const std::string& path) {
   const auto text = [&](const char* key) { return finetune_entry(m, std::string("finetune.") + key, path); };
-  const auto number = [&](const char* key) {
-    const std::string value = text(key);
-    try {
-      return std::stod(value);
-    } catch (const std::exception&) {
-      fail("{}: '{}' in its metadata is not a number: finetune.{}", path, value, key);
-    }
+  const auto number = [&](const char* key) { return finetune_number<double>(m, std::string("finetune.") + key, path); };
+  const auto integer = [&](const char* key) {
+    return finetune_number<int64_t>(m, std::string("finetune.") + key, path);
   };
   TrainConfig c;
   c.loss = text("loss");
@@ -39,12 +35,12 @@ TrainConfig finetune_settings(const std::map<std::string, std::string>& m, const
                  .weight_decay = number("weight_decay")};
   c.learning_rate = number("learning_rate");
   c.schedule = Schedule::parse(text("schedule"));
-  c.epochs = static_cast<int64_t>(number("epochs"));
-  c.batch_size = static_cast<int64_t>(number("batch_size"));
+  c.epochs = integer("epochs");
+  c.batch_size = integer("batch_size");
   c.l2 = number("l2");
   c.mode = Mode::eval;
-  c.augmentation = {.flip = text("flip") == "true", .crop = static_cast<int64_t>(number("crop"))};
-  c.seed = std::stoull(text("seed"));
+  c.augmentation = {.flip = text("flip") == "true", .crop = integer("crop")};
+  c.seed = finetune_number<uint64_t>(m, "finetune.seed", path);
   return c;
 }
 

@@ -1,7 +1,6 @@
 #include "datasets/image_list.h"
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -11,15 +10,14 @@
 #include "datasets/csv.h"
 #include "datasets/image_files.h"
 #include "engine/file.h"
+#include "engine/parse_number.h"
 
 namespace fastntk {
 namespace {
 
 std::optional<int64_t> whole_number(const std::string& text) {
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size() || value < 0) return std::nullopt;
-  return value;
+  const auto value = parse_number<int64_t>(text);
+  return value && *value >= 0 ? value : std::nullopt;
 }
 
 bool are_numbers(const std::vector<std::string>& labels) {

@@ -1,13 +1,13 @@
 #include "datasets/split.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <optional>
 #include <utility>
 
 #include "engine/file.h"
+#include "engine/parse_number.h"
 #include "engine/random.h"
 
 namespace fastntk {
@@ -15,14 +15,6 @@ namespace {
 
 // Random numbers for splits are a stream of their own: the same seed serves initialisation and batch order too.
 constexpr uint64_t split_stream = 0x73706c6974;  // "split"
-
-template <class Number>
-std::optional<Number> parse_number(std::string_view text) {
-  Number value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
 
 std::vector<std::string_view> words_of(std::string_view text, std::string_view separators) {
   std::vector<std::string_view> words;

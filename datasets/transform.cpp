@@ -1,10 +1,10 @@
 #include "datasets/transform.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 
 #include "datasets/resample.h"
+#include "engine/parse_number.h"
 
 namespace fastntk {
 namespace {
@@ -19,14 +19,6 @@ std::vector<std::string> split_at(std::string_view text, char separator) {
     else
       parts.back() += c;
   return parts;
-}
-
-template <class Number>
-std::optional<Number> parse_number(std::string_view text) {
-  Number value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
 }
 
 // "224" or "224x320"; width 0 where there is one number.

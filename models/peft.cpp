@@ -1,9 +1,9 @@
 #include "models/peft.h"
 
 #include <algorithm>
-#include <charconv>
 #include <set>
 
+#include "engine/parse_number.h"
 #include "models/layers.h"
 #include "models/transformer.h"
 
@@ -94,9 +94,8 @@ std::vector<SubsetPart> subset_parts(const std::string& specification) {
     const size_t colon = text.find(':');
     SubsetPart part{text, text.substr(0, colon), std::nullopt};
     if (colon != std::string::npos) {
-      int64_t number = 0;
-      const auto [end, error] = std::from_chars(text.data() + colon + 1, text.data() + text.size(), number);
-      require_usage(is_addition(part.kind) && error == std::errc() && end == text.data() + text.size() && number > 0,
+      const int64_t number = parse_number<int64_t>(std::string_view(text).substr(colon + 1)).value_or(0);
+      require_usage(is_addition(part.kind) && number > 0,
                     "'{}' is no part of a parameter subset: prompt, prompt-deep, prompt-frame, lora and adapter take a "
                     "positive number after a colon",
                     text);

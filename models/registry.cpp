@@ -1,8 +1,8 @@
 #include "models/registry.h"
 
-#include <charconv>
 #include <mutex>
 
+#include "engine/parse_number.h"
 #include "models/architectures.h"
 
 namespace fastntk {
@@ -32,11 +32,9 @@ Table& table() {
 }
 
 int64_t integer(const std::string& text, const std::string& what, int64_t least) {
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  require_usage(error == std::errc() && end == text.data() + text.size() && value >= least,
-                "{} must be an integer of at least {}, got '{}'", what, least, text);
-  return value;
+  const auto value = parse_number<int64_t>(text);
+  require_usage(value && *value >= least, "{} must be an integer of at least {}, got '{}'", what, least, text);
+  return *value;
 }
 
 template <class Map>
@@ -58,11 +56,10 @@ const Shape& shape_in(const NamedShapes& shapes, const std::string& name, int ra
 
 double number_option(const ModelConfig& config, const std::string& name, double least, double most) {
   const std::string& text = config.option(name);
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  require_usage(error == std::errc() && end == text.data() + text.size() && value >= least && value <= most,
-                "{}: {} must be a number from {:g} to {:g}, got '{}'", config.architecture, name, least, most, text);
-  return value;
+  const auto value = parse_number<double>(text);
+  require_usage(value && *value >= least && *value <= most, "{}: {} must be a number from {:g} to {:g}, got '{}'",
+                config.architecture, name, least, most, text);
+  return *value;
 }
 
 int64_t count_numbered(const NamedShapes& shapes, const std::string& prefix, const std::string& suffix) {

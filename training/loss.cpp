@@ -1,7 +1,6 @@
 #include "training/loss.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
 #include <memory>
@@ -9,6 +8,7 @@
 
 #include "engine/ops/elementwise.h"
 #include "engine/ops/loss.h"
+#include "engine/parse_number.h"
 
 namespace fastntk {
 namespace {
@@ -104,9 +104,8 @@ std::vector<double> parse_weights(const std::string& name, const std::string& te
   for (size_t from = 0; from <= text.size();) {
     const size_t comma = std::min(text.find(',', from), text.size());
     const std::string word = text.substr(from, comma - from);
-    double w = 0;
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), w);
-    require_usage(error == std::errc{} && end == word.data() + word.size() && w > 0 && std::isfinite(w),
+    const double w = parse_number<double>(word).value_or(0);
+    require_usage(w > 0 && std::isfinite(w),
                   "the loss '{}' must have a positive weight for every class behind the colon, got '{}'", name, word);
     weights.push_back(w);
     from = comma + 1;

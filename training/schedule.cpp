@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "engine/parse_number.h"
 
 namespace fastntk {
 namespace {
@@ -26,16 +27,9 @@ Parsed split(const std::string& text) {
       out.kind = part;
       continue;
     }
-    size_t used = 0;
-    double value = 0;
-    try {
-      value = std::stod(part, &used);
-    } catch (const std::exception&) {
-      used = 0;
-    }
-    require_usage(used == part.size() && used > 0 && std::isfinite(value), "schedule '{}': '{}' is not a number", text,
-                  part);
-    out.numbers.push_back(value);
+    const auto value = parse_number<double>(part);
+    require_usage(value && std::isfinite(*value), "schedule '{}': '{}' is not a number", text, part);
+    out.numbers.push_back(*value);
   }
   return out;
 }

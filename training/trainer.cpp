@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "engine/parse_number.h"
 #include "engine/progress.h"
 #include "engine/safetensors.h"
 #include "engine/sha256.h"
@@ -84,9 +85,14 @@ struct State {
               name, saved.describe(), tensor.describe());
       tensor.copy_from(saved);
     }
-    optimiser.restore(optimiser.state(), std::stoll(meta("optimiser_steps")));
+    const auto count = [&](const char* key) {
+      const auto value = parse_number<int64_t>(meta(key));
+      require(value && *value >= 0, "{}: '{}' in its metadata is no number of steps: {}", path, meta(key), key);
+      return *value;
+    };
+    optimiser.restore(optimiser.state(), count("optimiser_steps"));
     epoch_loss = find("epoch_loss").to_vector<double>();
-    step = std::stoll(meta("step"));
+    step = count("step");
   }
 };
 

@@ -1,9 +1,9 @@
 #include "unlearn/experiment.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 
+#include "engine/parse_number.h"
 #include "engine/progress.h"
 #include "unlearn/metrics.h"
 
@@ -26,9 +26,8 @@ ParsedRule parse_rule(const std::string& text, const std::string& loss) {
   }
   if (at == std::string::npos) return rule;
   const std::string number = text.substr(at + prefix.size() + (at ? 1 : 0));
-  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), rule.steps);
-  require_usage(error == std::errc() && end == number.data() + number.size() && rule.steps >= 1,
-                "'{}' is not a number of steps in the rule '{}'", number, text);
+  rule.steps = parse_number<int>(number).value_or(0);
+  require_usage(rule.steps >= 1, "'{}' is not a number of steps in the rule '{}'", number, text);
   return rule;
 }
 

@@ -1,12 +1,12 @@
 #include "unlearn/prepared.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <filesystem>
 
 #include "engine/atomic_folder.h"
 #include "engine/blas.h"
+#include "engine/parse_number.h"
 #include "engine/random.h"
 #include "engine/sha256.h"
 #include "unlearn/kept_system.h"
@@ -39,10 +39,9 @@ int64_t measure_crossover(const Cholesky& factor, double seconds_of_factor) {
 
 template <class T>
 T number(const std::string& text, const std::string& what) {
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  require(error == std::errc() && end == text.data() + text.size(), "{}: '{}' is not a number", what, text);
-  return value;
+  const auto value = parse_number<T>(text);
+  require(value.has_value(), "{}: '{}' is not a number", what, text);
+  return *value;
 }
 
 // Of a budget for all of prepare() what the sweeps may have: there are also a chunk of rows, twice, and what is held
