@@ -23,7 +23,7 @@ commands=(
   fuzz "give every reader damaged files, under the sanitizers: fuzz [EXECUTIONS of each, 1000000] [TARGET…]"
   gpu "build for NVIDIA GPUs and test every op on the one that is here"
   bench "measure the speed, beside PyTorch where one is found; 'bench ntk': the kernel, beside neural-tangents too;
-    'bench deletion': requests; 'bench scaling': figures of cost against size; 'bench ancestor': all parameters beside a few"
+    'bench deletion': requests; 'bench scaling': figures of cost against size; 'bench ancestor': all parameters beside a few; 'bench precision': products in bf16"
   parity "compare full-size models with PyTorch, torchvision and timm (a Python that has them: FASTNTK_TORCH_PYTHON)"
   table "make the whole table that the README shows"
   table-vit "make the tables of the vision transformer (docs/vit.md)"
@@ -82,6 +82,7 @@ command_bench() {
   build all
   case ${1:-} in
     ntk | deletion | scaling | ancestor) exec "$root/bench/$1.sh" "${@:2}" ;;
+    precision) exec "$root/build/release/bench/bench_precision" "${@:2}" ;;
     *) exec "$root/bench/run.sh" "$@" ;;
   esac
 }

@@ -10,6 +10,7 @@
 #include "engine/npy.h"
 #include "engine/ops/convolution.h"
 #include "engine/parallel.h"
+#include "engine/precision.h"
 #include "engine/progress.h"
 #include "engine/safetensors.h"
 
@@ -52,6 +53,12 @@ void add_common(CLI::App& command, Common& c) {
   command.add_option("--conv", c.convolution, "convolutions: fast (Winograd where it applies, about 1e-5) or exact")
       ->check(CLI::IsMember({"fast", "exact"}))
       ->capture_default_str();
+  command
+      .add_option("--precision", c.precision,
+                  "of products in linear layers: float32, or bf16 (operands rounded to 8 bits of mantissa, sums in "
+                  "float32; needs AVX512_BF16)")
+      ->check(CLI::IsMember({"float32", "bf16"}))
+      ->capture_default_str();
   command.add_option(
       "--data-folder", c.data_folder,
       "folder with the data set's files; default: $FASTNTK_DATA, ~/.local/share/fastntk, /usr/share/datasets");
@@ -64,6 +71,7 @@ void apply_common(const Common& c) {
   if (c.threads) set_thread_count(c.threads);
   parse_bytes(c.memory);
   set_convolution_algorithm(c.convolution == "exact" ? ConvolutionAlgorithm::exact : ConvolutionAlgorithm::fast);
+  set_linear_precision(c.precision == "bf16" ? Precision::bf16 : Precision::float32);
   Progress::set_quiet(c.quiet);
 }
 

@@ -19,7 +19,7 @@ namespace fastntk::apps {
 struct Common {
   uint64_t seed = 0;
   int threads = 0;
-  std::string memory, json, data_folder, convolution = "fast";
+  std::string memory, json, data_folder, convolution = "fast", precision = "float32";
   bool quiet = false;
 };
 void add_common(CLI::App& command, Common& common);

@@ -6,7 +6,9 @@
 #include <optional>
 
 #include "engine/blas.h"
+#include "engine/ops/convolution.h"
 #include "engine/parallel.h"
+#include "engine/precision.h"
 #include "engine/progress.h"
 #include "engine/recompute.h"
 #include "training/gradient.h"
@@ -240,6 +242,12 @@ void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inpu
     sink(first, logits, rows);
     if (progress) progress->advance(count);
   });
+}
+
+std::string row_arithmetic() {
+  return fmt::format("convolutions {}, linear layers {}",
+                     convolution_algorithm() == ConvolutionAlgorithm::exact ? "exact" : "fast",
+                     name_of(linear_precision()));
 }
 
 Jacobian jacobian(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options) {

@@ -48,6 +48,9 @@ using RowSink = std::function<void(int64_t first, const Tensor& logits, const Te
 void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options,
                    const RowSink& sink);
 
+/// Which algorithms rows are computed by: of convolutions, and the precision of linear layers. Rows by others differ.
+std::string row_arithmetic();
+
 /// logits [n, C] and rows [n, C, P]: row (i, c) is ∂f_c(x_i)/∂θ, columns in the order of the subset.
 struct Jacobian {
   Tensor logits, rows;

@@ -6,7 +6,6 @@
 
 #include "engine/blas.h"
 #include "engine/cpu/dispatch.h"
-#include "engine/ops/convolution.h"
 #include "engine/parallel.h"
 #include "engine/progress.h"
 #include "engine/sha256.h"
@@ -29,8 +28,7 @@ void add_tensor(Sha256& hash, const std::string& name, const Tensor& t) {
 std::string hash_of(const Module& model, const Subset& subset, const Tensor& inputs, const Tensor& second,
                     const std::string& more) {
   Sha256 hash;
-  hash.add(fmt::format("{}\n{} {} {}\n", more, cpu::name_of(cpu::isa()), blas_kernel_set(),
-                       convolution_algorithm() == ConvolutionAlgorithm::exact ? "exact" : "fast"));
+  hash.add(fmt::format("{}\n{} {} {}\n", more, cpu::name_of(cpu::isa()), blas_kernel_set(), row_arithmetic()));
   for (const Subset::Entry& e : subset.entries) hash.add(e.name + "\n");
   for (const auto& [name, p] : model.named_parameters()) add_tensor(hash, name, p->value);
   for (const auto& [name, b] : model.named_buffers()) add_tensor(hash, name, b->value);

@@ -101,7 +101,8 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   {
     SafeTensorsWriter rows(rows_file, {}, {{"rows", model->dtype(), {n, C, P}}});
     // Beside the folder, which is emptied when a run begins.
-    const std::string pieces = files.path() + ".rows.partial", run = sha256_of_file(model_file) + " " + subset_name;
+    const std::string pieces = files.path() + ".rows.partial",
+                      run = fmt::format("{} {} {}", sha256_of_file(model_file), subset_name, row_arithmetic());
     linearise_resumably(*model, subset, samples, sweeps, pieces, run, [&](const LinearisedPart& part) {
       const auto& [first, set, hashes] = part;
       table.sample_hashes.insert(table.sample_hashes.end(), hashes.begin(), hashes.end());
@@ -150,6 +151,7 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
                    {"subset", subset_name},
                    {"ridge", fmt::format("{:.17g}", ridge)},
                    {"convention", "sum"},
+                   {"arithmetic", row_arithmetic()},
                    {"crossover", std::to_string(crossover)},
                    {"data_sha256", sha256(joined(table.sample_hashes))}},
       .file_hashes = {
@@ -175,6 +177,9 @@ Prepared Prepared::open(const std::string& folder, Journal::Access access) {
           "{} is damaged: its hash is not the one in the manifest", model_path);
   p.journal_ = std::make_unique<Journal>(folder + "/journal.jsonl", access);
   p.checkpoint_ = load_model(model_path);
+  const std::string& arithmetic = setting(manifest, "arithmetic", manifest_path);
+  require_usage(arithmetic == row_arithmetic(), "{} was prepared with {}, this run has {} (--conv, --precision)",
+                folder, arithmetic, row_arithmetic());
   p.loss_ = setting(manifest, "loss", manifest_path);
   p.data_hash_ = setting(manifest, "data_sha256", manifest_path);
   p.ridge_ = number<double>(setting(manifest, "ridge", manifest_path), manifest_path);

@@ -3,9 +3,11 @@
 #include <algorithm>
 
 #include "engine/cpu/gemm.h"
+#include "engine/cpu/gemm_bf16.h"
 #include "engine/cpu/map.h"
 #include "engine/cpu/strided.h"
 #include "engine/parallel.h"
+#include "engine/precision.h"
 
 namespace fastntk::cpu {
 namespace {
@@ -75,6 +77,19 @@ void gemm(const Tensor& a_view, const Tensor& b_view, Tensor& out, bool keep_b) 
       gemm(!A.plain(), !B.plain(), A.rows, n, k, pa + offset_of(a, axes, i), A.leading_step(),
            pb + offset_of(b, axes, i), B.leading_step(), pc + i * A.rows * n, n);
     };
+    if constexpr (std::is_same_v<T, float>) {
+      // A weight is one matrix for the whole batch, of which bf16 speaks.
+      bool one = keep_b && n * k >= least_kept && linear_precision() == Precision::bf16;
+      for (int axis = 0; axis < axes; axis++) one = one && (b.strides()[axis] == 0 || batch[axis] == 1);
+      if (one) {
+        const auto packed = b.storage()->template derived<Bf16Matrix>(
+            fmt::format("bf16 gemm {} {} {} {} {}", b.offset(), k, n, !B.plain(), B.leading_step()),
+            [&] { return Bf16Matrix(!B.plain(), k, n, pb, B.leading_step()); });
+        for (int64_t i = 0; i < items; i++)
+          packed->multiply(!A.plain(), A.rows, pa + offset_of(a, axes, i), A.leading_step(), pc + i * A.rows * n, n);
+        return;
+      }
+    }
     if (items == 1 && keep_b && n * k >= least_kept && worth_packing(!B.plain(), A.rows, n)) {
       const auto packed = b.storage()->template derived<PackedMatrix<T>>(
           fmt::format("gemm {} {} {} {} {}", b.offset(), k, n, !B.plain(), B.leading_step()),

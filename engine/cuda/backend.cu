@@ -2,6 +2,7 @@
 #include "engine/cuda/device_entry.h"
 #include "engine/cuda/families.h"
 #include "engine/cuda/launch.cuh"
+#include "engine/precision.h"
 
 namespace fastntk::FASTNTK_GPU {
 namespace {
@@ -22,7 +23,10 @@ class GpuBackend final : public Backend {
   void softmax_map(SoftmaxMap kind, const Tensor& p, const Tensor& t, Tensor& out) const override {
     FASTNTK_GPU::softmax_map(kind, p, t, out);
   }
-  void gemm(const Tensor& a, const Tensor& b, Tensor& out, bool) const override { FASTNTK_GPU::gemm(a, b, out); }
+  void gemm(const Tensor& a, const Tensor& b, Tensor& out, bool keep_b) const override {
+    require(!keep_b || linear_precision() == Precision::float32, "products in bf16 are for the CPU");
+    FASTNTK_GPU::gemm(a, b, out);
+  }
   void attention(const Attention& arguments) const override { FASTNTK_GPU::attention(arguments); }
   void attention_transposed(const AttentionTransposed& arguments) const override {
     FASTNTK_GPU::attention_transposed(arguments);

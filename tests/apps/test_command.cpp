@@ -202,15 +202,21 @@ TEST_CASE("training that is killed or interrupted is continued or begun again, t
 }
 
 TEST_CASE("the committed checkpoint's command gives the same bits: a prefix of it") {
-  // The bits belong to one set of kernels; elsewhere there is nothing to compare with.
-  if (cpu::isa() != cpu::Isa::avx512) return;
   const TemporaryFolder folder;
   const std::string out = folder.path() + "/prefix.safetensors";
-  for (const char* const threads : {"1", "2"}) {
-    const Result r =
-        run("pretrain -o " + out + " --stop-after-steps 6 --test-samples first:9 --quiet --threads " + threads);
+  std::string hashes[2];
+  for (int threads = 1; threads <= 2; threads++) {
+    const Result r = run(
+        fmt::format("pretrain -o {} --stop-after-steps 6 --test-samples first:9 --quiet --threads {}", out, threads));
     INFO(r.output);
     REQUIRE(r.code == 0);
-    CHECK(sha256_of_file(out) == "033e59105f7350f0c6a5d886fab893cafa89ea78a40a4aec95f6acd58db9abb9");
+    hashes[threads - 1] = sha256_of_file(out);
   }
+  CHECK(hashes[0] == hashes[1]);
+  // The bits belong to one set of kernels and to the release build: which products and sums the compiler makes one
+  // depends on how far it optimises. Elsewhere there is nothing to compare with.
+#if defined(NDEBUG)
+  if (cpu::isa() == cpu::Isa::avx512)
+    CHECK(hashes[0] == "033e59105f7350f0c6a5d886fab893cafa89ea78a40a4aec95f6acd58db9abb9");
+#endif
 }

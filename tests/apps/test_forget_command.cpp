@@ -89,6 +89,7 @@ TEST_CASE("prepare, forget and verify", "[forget]") {
   check_refused("forget " + state + " --where all", 2, "nothing would be left");
   check_refused("forget " + state, 2, "--ids");
   check_refused("forget " + tuned + " --class 1", 1, "not a folder");
+  check_refused("forget " + state + " --class 1 --conv exact", 2, "was prepared with convolutions fast");
 
   // A byte changed in any file of the state is named.
   const auto damaged = [&](const std::string& name, size_t at, const std::string& command, const std::string& words) {
