@@ -81,8 +81,7 @@ command_gpu() {
 command_bench() {
   build all
   case ${1:-} in
-    ntk | deletion | scaling | ancestor) exec "$root/bench/$1.sh" "${@:2}" ;;
-    precision) exec "$root/build/release/bench/bench_precision" "${@:2}" ;;
+    ntk | deletion | scaling | ancestor | precision) exec "$root/bench/$1.sh" "${@:2}" ;;
     *) exec "$root/bench/run.sh" "$@" ;;
   esac
 }
