@@ -232,6 +232,14 @@ TrainConfig train_config(const TrainFlags& flags, const Common& common) {
   return c;
 }
 
+void put_options(ModelConfig& config, const std::vector<std::string>& options) {
+  for (const std::string& option : options) {
+    const size_t at = option.find('=');
+    require_usage(at != std::string::npos && at > 0, "--option must be NAME=VALUE, got '{}'", option);
+    config.options[option.substr(0, at)] = option.substr(at + 1);
+  }
+}
+
 Checkpoint open_model(const std::string& path, const std::string& architecture) {
   return load_model(path, architecture);
 }

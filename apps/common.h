@@ -66,6 +66,9 @@ struct TrainFlags {
 void add_train_flags(CLI::App& command, TrainFlags& flags);
 TrainConfig train_config(const TrainFlags& flags, const Common& common);
 
+/// Options of an architecture, each NAME=VALUE; UsageError for one that is not.
+void put_options(ModelConfig& config, const std::vector<std::string>& options);
+
 /// A model file with what its metadata say; `architecture` is needed when it has no configuration of ours.
 Checkpoint open_model(const std::string& path, const std::string& architecture);
 /// What `fastntk finetune` wrote about itself under `key`; Error naming the file where there is nothing.
@@ -119,6 +122,7 @@ void add_evaluate(CLI::App& app);
 void add_predict(CLI::App& app);
 void add_jacobian(CLI::App& app);
 void add_ntk(CLI::App& app);
+void add_roofline(CLI::App& app);
 void add_info(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_demo(CLI::App& app);

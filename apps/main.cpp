@@ -27,6 +27,7 @@ int run(int argc, char** argv) {
   apps::add_predict(app);
   apps::add_jacobian(app);
   apps::add_ntk(app);
+  apps::add_roofline(app);
   apps::add_info(app);
   apps::add_convert(app);
   apps::add_demo(app);

@@ -43,11 +43,7 @@ void run_pretrain(const PretrainFlags& f, const CLI::App& command) {
       f.architecture == "resnet56")
     config.options["shortcut"] = f.shortcut;
   if (!f.stem.empty()) config.options["stem"] = f.stem;
-  for (const std::string& option : f.options) {
-    const size_t at = option.find('=');
-    require_usage(at != std::string::npos && at > 0, "--option must be NAME=VALUE, got '{}'", option);
-    config.options[option.substr(0, at)] = option.substr(at + 1);
-  }
+  put_options(config, f.options);
   Model model = make_model(config, f.common.seed);
 
   std::map<std::string, std::string> metadata;

@@ -115,6 +115,8 @@ class Backend {
 /// The backend of a device; Error when it cannot be used.
 const Backend& backend(Device device);
 const Backend& cpu_backend();
+/// Has the CPU's work done by another backend, which hands it on; null: by its own again.
+void set_cpu_backend(const Backend* other);
 inline const Backend& backend_of(const Tensor& t) { return backend(t.device()); }
 
 /// q [N…, T, d], k [N…, S, d], v [N…, S, e], y [N…, T, e], S > 0. The elements of a row lie side by side, all other

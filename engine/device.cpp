@@ -1,10 +1,17 @@
 #include "engine/device.h"
 
+#include <atomic>
+
 #include "engine/backend.h"
 #include "engine/cuda/device_entry.h"
 #include "engine/error.h"
 
 namespace fastntk {
+namespace {
+
+std::atomic<const Backend*> cpu_instead{nullptr};
+
+}  // namespace
 
 const char* name_of(Device device) {
   switch (device) {
@@ -66,8 +73,13 @@ void synchronise(Device device) {
   if (device != Device::cpu) device_memory(device).synchronise();
 }
 
+void set_cpu_backend(const Backend* other) { cpu_instead = other; }
+
 const Backend& backend(Device device) {
-  if (device == Device::cpu) return cpu_backend();
+  if (device == Device::cpu) {
+    const Backend* const other = cpu_instead.load(std::memory_order_acquire);
+    return other ? *other : cpu_backend();
+  }
   if (device == Device::emu) return emu::backend();
 #ifdef FASTNTK_CUDA
   return cuda::backend();

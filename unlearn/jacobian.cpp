@@ -212,9 +212,10 @@ JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tens
   return plan;
 }
 
-void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options,
-                   const RowSink& sink) {
-  const JacobianPlan plan = plan_jacobian(model, subset, inputs, options);
+namespace {
+
+void run_sweeps(const JacobianPlan& plan, const Module& model, const Subset& subset, const Tensor& inputs,
+                const JacobianOptions& options, const RowSink& sink) {
   const int64_t n = inputs.extent(0), tiles = (n + plan.tile - 1) / plan.tile, C = plan.outputs;
   std::optional<Progress> progress;
   if (!options.title.empty()) progress.emplace(options.title, n, "samples");
@@ -244,6 +245,13 @@ void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inpu
   });
 }
 
+}  // namespace
+
+void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options,
+                   const RowSink& sink) {
+  run_sweeps(plan_jacobian(model, subset, inputs, options), model, subset, inputs, options, sink);
+}
+
 std::string row_arithmetic() {
   return fmt::format("convolutions {}, linear layers {}",
                      convolution_algorithm() == ConvolutionAlgorithm::exact ? "exact" : "fast",
@@ -251,12 +259,11 @@ std::string row_arithmetic() {
 }
 
 Jacobian jacobian(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options) {
-  check_inputs(model, subset, inputs);
-  const int64_t n = inputs.extent(0);
-  const int64_t C = model.forward(Pass(Mode::eval), inputs.slice(0, 0, 1)).extent(1);
+  const JacobianPlan plan = plan_jacobian(model, subset, inputs, options);
+  const int64_t n = inputs.extent(0), C = plan.outputs;
   Jacobian out{Tensor({n, C}, inputs.dtype(), inputs.device()),
                Tensor({n, C, subset.size()}, inputs.dtype(), inputs.device())};
-  jacobian_rows(model, subset, inputs, options, [&](int64_t first, const Tensor& logits, const Tensor& rows) {
+  run_sweeps(plan, model, subset, inputs, options, [&](int64_t first, const Tensor& logits, const Tensor& rows) {
     out.logits.slice(0, first, first + logits.extent(0)).copy_from(logits);
     out.rows.slice(0, first, first + rows.extent(0)).copy_from(rows);
   });
