@@ -86,7 +86,7 @@ size_t parse_bytes(const std::string& text) {
   }
   std::string unit = text.substr(used);
   for (const char* const tail : {"iB", "B"})
-    if (unit.size() > 0 && unit.ends_with(tail)) {
+    if (!unit.empty() && unit.ends_with(tail)) {
       unit.resize(unit.size() - std::string(tail).size());
       break;
     }

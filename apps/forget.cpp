@@ -32,7 +32,7 @@ Dataset describe_unchanged(const Flags& f, Checkpoint& checkpoint) {
   auto& m = checkpoint.metadata;
   DataFlags data_flags = f.data;
   data_flags.transform = transform_of(f.data, m);
-  const Dataset data = load_samples(data_flags, f.common, Part::train);
+  Dataset data = load_samples(data_flags, f.common, Part::train);
   check_channels(data, checkpoint);
   put_transform(m, data_flags.transform, data.channels());
   put_data(m, "finetune.data.", data_flags, data);

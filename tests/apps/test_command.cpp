@@ -31,7 +31,7 @@ const std::string pretrained = std::string(FASTNTK_SOURCE_DIR) + "/checkpoints/r
 const std::string tiny = " --samples '30000-59999 per-class:4' --epochs 1 --quiet ";
 
 std::string finetuned(const std::string& folder, const std::string& more = {}) {
-  const std::string path = folder + "/tuned.safetensors";
+  std::string path = folder + "/tuned.safetensors";
   const Result r = run("finetune " + pretrained + " -o " + path + tiny + more);
   INFO(r.output);
   REQUIRE(r.code == 0);
@@ -107,7 +107,8 @@ TEST_CASE("fine-tune, forget and evaluate") {
 
 TEST_CASE("a folder of images from the command line: fine-tune, forget, evaluate, predict") {
   const TemporaryFolder folder;
-  const std::string f = folder.path(), images = f + "/images";
+  const std::string& f = folder.path();
+  const std::string images = f + "/images";
   // Stripes of three directions, 30x34, a folder per class.
   for (int i = 0; i < 48; i++) {
     const int kind = i % 3;
@@ -152,7 +153,7 @@ TEST_CASE("a folder of images from the command line: fine-tune, forget, evaluate
 
 TEST_CASE("predict, jacobian and ntk of a tensor file") {
   const TemporaryFolder folder;
-  const std::string f = folder.path();
+  const std::string& f = folder.path();
   Tensor x = Tensor::zeros({3, 1, 28, 28});
   for (int64_t i = 0; i < x.elements(); i++) x.mutable_data<float>()[i] = static_cast<float>(i % 17) / 10;
   save_npy(f + "/x.npy", x);

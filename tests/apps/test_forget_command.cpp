@@ -19,7 +19,7 @@ namespace {
 const std::string pretrained = std::string(FASTNTK_SOURCE_DIR) + "/checkpoints/resnet20-fashion-mnist-0-8.safetensors";
 
 Result succeeds(const std::string& arguments) {
-  const Result r = run(arguments + " --quiet");
+  Result r = run(arguments + " --quiet");
   INFO(arguments << "\n" << r.output);
   REQUIRE(r.code == 0);
   return r;
