@@ -29,7 +29,7 @@ ImageSize ImageFiles::size(int64_t index) const {
 
 Tensor ImageFiles::decode(int64_t index) const {
   const std::string bytes = read_file(path(index));
-  const Tensor image = decode_image(std::as_bytes(std::span(bytes)), path(index));
+  Tensor image = decode_image(std::as_bytes(std::span(bytes)), path(index));
   const ImageSize& size = sizes_[static_cast<size_t>(index)];
   require(image.shape() == Shape{size.height, size.width, size.channels}, "{}: the file changed while it was in use",
           path(index));

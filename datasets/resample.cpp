@@ -37,8 +37,10 @@ Weights weights_of(int64_t in, int64_t out, Filter filter) {
   std::vector<double> exact(w.taps);
   for (int64_t i = 0; i < out; i++) {
     const double centre = (static_cast<double>(i) + 0.5) * scale;
+    // NOLINTBEGIN(bugprone-incorrect-roundings): as Pillow rounds
     const auto first = std::max<int64_t>(static_cast<int64_t>(centre - reach + 0.5), 0);
     const int64_t count = std::min(static_cast<int64_t>(centre + reach + 0.5), in) - first;
+    // NOLINTEND(bugprone-incorrect-roundings)
     double sum = 0;
     for (int64_t k = 0; k < count; k++) {
       const double x = (static_cast<double>(k + first) - centre + 0.5) * (1 / stretch);

@@ -78,7 +78,7 @@ Variable Pass::block(const Module& module, const std::vector<Variable>& inputs,
   Pass inside = *this;
   inside.recompute_ = false;
   const auto done = std::make_shared<bool>(false);
-  const Variable y = recompute(
+  Variable y = recompute(
       [inside, places, forward = std::move(forward), given = inputs.size(), done](const std::vector<Variable>& x) {
         Pass pass = inside;
         pass.first_run_ = !*done;

@@ -84,8 +84,8 @@ std::unique_ptr<Conv2d> stem(const ResNetShape& shape) {
   require(shape.bottleneck || (shape.groups == 1 && shape.width_per_group == 64),
           "only ResNets of bottlenecks have groups and a width per group, got {} and {}", shape.groups,
           shape.width_per_group);
-  return shape.stem == Stem::imagenet ? convolution(shape.channels, shape.width, 7, 2)
-                                      : convolution(shape.channels, shape.width, 3, 1);
+  const bool imagenet = shape.stem == Stem::imagenet;
+  return convolution(shape.channels, shape.width, imagenet ? 7 : 3, imagenet ? 2 : 1);
 }
 
 ResNetShape shape_of(ResNetShape shape, const ModelConfig& config) {

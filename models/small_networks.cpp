@@ -164,11 +164,11 @@ ModelConfig infer_convnet(const std::string& name, const NamedShapes& shapes) {
 
 template <class M>
 Architecture architecture(const std::string& name, const std::string& description,
-                          std::map<std::string, std::string> options,
+                          const std::map<std::string, std::string>& options,
                           ModelConfig (*infer)(const std::string&, const NamedShapes&)) {
   return {.name = name,
           .description = description,
-          .options = std::move(options),
+          .options = options,
           .build = [](const ModelConfig& c) { return std::make_unique<M>(c); },
           .infer = [name, infer](const NamedShapes& shapes) { return infer(name, shapes); }};
 }

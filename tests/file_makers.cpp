@@ -107,7 +107,7 @@ std::string mat_array(const std::string& name, const std::vector<int32_t>& dims,
   const std::string extents(reinterpret_cast<const char*>(dims.data()), dims.size() * 4);
   const std::string body = mat_part(uint32, flags) + mat_part(int32, extents) + mat_part(int8, name) +
                            mat_part(array_class == 6 ? float64 : uint8, data);
-  const std::string array = little_endian(matrix) + little_endian(static_cast<uint32_t>(body.size())) + body;
+  std::string array = little_endian(matrix) + little_endian(static_cast<uint32_t>(body.size())) + body;
   if (!compressed) return array;
   uLongf size = compressBound(array.size());
   std::string out(size, '\0');

@@ -118,7 +118,7 @@ struct Table {
   std::map<std::string, std::unique_ptr<Loss>> losses;
   std::map<std::string, std::unique_ptr<Loss>> weighted;  // as they were asked for
   Table() {
-    for (Loss loss : {cross_entropy_loss(), squared_error_loss(), binary_cross_entropy_loss()})
+    for (const Loss& loss : {cross_entropy_loss(), squared_error_loss(), binary_cross_entropy_loss()})
       losses[loss.name] = std::make_unique<Loss>(loss);
   }
 };

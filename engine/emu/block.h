@@ -103,7 +103,7 @@ class Block {
   // touches.
   Shared shared_[max_declarations] = {};
   int used_[max_declarations] = {}, used_count_ = 0;
-  char warp_order_[max_threads / warp_lanes] = {};
+  [[maybe_unused]] char warp_order_[max_threads / warp_lanes] = {};
 };
 
 /// A number for each declaration of a shared array.

@@ -12,6 +12,7 @@
 
 #include "engine/emu/block.h"
 
+// NOLINTBEGIN(bugprone-reserved-identifier): these are their names
 #define __global__
 #define __device__
 #define __host__
@@ -101,3 +102,4 @@ T atomicMin(T* p, std::type_identity_t<T> value) {
   }
   return old;
 }
+// NOLINTEND(bugprone-reserved-identifier)

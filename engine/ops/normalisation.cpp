@@ -236,7 +236,8 @@ struct BatchNormTrain final : BatchNorm {
   std::pair<Variable, Variable> normalise(const Variable& x) const {
     Variable centred = x, variance;
     const auto mean_of = [&](Variable v) {
-      const double M = static_cast<double>(v.shape().elements() / v.extent(-1));
+      const int64_t positions = v.shape().elements() / v.extent(-1);
+      const auto M = static_cast<double>(positions);
       for (int axis = 0; axis < x.rank() - 1; axis++) v = sum(v, {axis});
       return scale(v, 1 / M);
     };
@@ -254,7 +255,8 @@ struct BatchNormTrain final : BatchNorm {
   Variable core(const Linearisation& at, const Variable& t) const {
     const auto [rstd, xhat] = at_point(at);
     const int rank = at.input_shape(input_x).rank();
-    const double M = static_cast<double>(at.input_shape(input_x).elements() / at.input_shape(input_x)[-1]);
+    const int64_t positions = at.input_shape(input_x).elements() / at.input_shape(input_x)[-1];
+    const auto M = static_cast<double>(positions);
     Shape coefficient = Shape::filled(rank, 1);
     coefficient[-1] = at.input_shape(input_x)[-1];
     const auto mean_of = [&](const Variable& v) { return scale(sum_to(v, coefficient, rank), 1 / M); };
@@ -282,7 +284,8 @@ struct BatchNormTrain final : BatchNorm {
     const Shape& x_shape = at.input_shape(input_x);
     const Tensor cotangent = stacked_images(c.value, x_shape.rank());
     const int64_t K = cotangent.extent(0), C = cotangent.extent(3);
-    const double M = static_cast<double>(x_shape.elements() / C);
+    const int64_t positions = x_shape.elements() / C;
+    const auto M = static_cast<double>(positions);
     std::vector<Variable> out(static_cast<size_t>(at.inputs()));
     Tensor x, mean, rstd;
     Tensor sum_g({K, 1, C}, c.dtype(), cotangent.device()), sum_gx({K, 1, C}, c.dtype(), cotangent.device());

@@ -114,7 +114,8 @@ struct Permute final : Op {
     const int lead = rank - order.rank();
     std::vector<int> full(static_cast<size_t>(rank));
     std::iota(full.begin(), full.end(), 0);
-    for (int i = 0; i < order.rank(); i++) full[static_cast<size_t>(lead + i)] = lead + static_cast<int>(order[i]);
+    for (int i = 0; i < order.rank(); i++)
+      full[static_cast<size_t>(lead) + static_cast<size_t>(i)] = lead + static_cast<int>(order[i]);
     return full;
   }
   Shape shape(std::span<const Shape> in) const override {

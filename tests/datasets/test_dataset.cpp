@@ -112,7 +112,8 @@ TEST_CASE("measured normalisation gives mean 0 and standard deviation 1", "[data
     for (size_t c = 0; c < 2; c++) {
       double sum = 0, squares = 0;
       for (size_t i = c; i < values.size(); i += 2) sum += values[i], squares += values[i] * values[i];
-      const auto count = static_cast<double>(values.size() / 2);
+      const size_t each = values.size() / 2;
+      const auto count = static_cast<double>(each);
       CHECK(sum / count == Approx(0).margin(1e-12));
       CHECK(squares / count == Approx(1).epsilon(1e-12));
     }

@@ -54,7 +54,7 @@ TEST_CASE("a folder of images, a class per folder", "[folder]") {
   CHECK(data.class_name(0) == "0 (Cat)");
   CHECK(data.labels().to_vector<int64_t>() == std::vector<int64_t>{0, 1, 1, 1});
   CHECK(data.image_size() == ImageSize{4, 5, 1});
-  const Tensor images = data.images();
+  const Tensor& images = data.images();
   REQUIRE(images.shape() == Shape{4, 4, 5, 1});
   for (const auto& [sample, first] : {std::pair<int64_t, int>{0, 40}, {1, 20}, {2, 10}, {3, 30}})
     CHECK(images.select(0, sample).to_vector<uint8_t>()[1] == first + 1);
@@ -86,7 +86,7 @@ TEST_CASE("images in files are the same as in memory, whenever they are decoded"
   const int threads = thread_count();
   set_thread_count(1);
   const Dataset kept = fresh();
-  const Tensor images = kept.images();
+  const Tensor& images = kept.images();
   CHECK(images.shape() == Shape{150, 6, 7, 3});  // some are in colour, so all have three channels
   set_thread_count(3);
   CHECK(fresh().images().to_vector<uint8_t>() == images.to_vector<uint8_t>());

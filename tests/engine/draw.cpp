@@ -47,7 +47,7 @@ Draws::Draws(const std::string& name) : random_(hash(name)) {}
 Array Draws::input(const Input& input, Layout layout, DType dtype) {
   const Random random = next();
   const int repeated = layout == Layout::expanded ? repeated_axis(input.shape, input.repeated_axis) : -1;
-  const int64_t n = input.shape.elements();
+  const int64_t n = input.shape.elements(), middle = n / 2;
   const auto order = input.draw == Draw::distinct ? random.stream(stream_++).permutation(n) : std::vector<int64_t>{};
   return filled(input.shape, repeated, [&](uint64_t i) {
     double x = random.normal(i);
@@ -61,7 +61,7 @@ Array Draws::input(const Input& input, Layout layout, DType dtype) {
         x += x < 0 ? -0.05 : 0.05;
         break;
       case Draw::distinct:
-        x = 0.04 * static_cast<double>(order[i] - n / 2) + 0.02 * random.uniform(i);
+        x = 0.04 * static_cast<double>(order[i] - middle) + 0.02 * random.uniform(i);
         break;
       case Draw::labels:
         return static_cast<double>(random.below(input.classes, i));
@@ -77,7 +77,7 @@ Array Draws::direction(const Shape& shape, Layout layout, DType dtype) {
 }
 
 Tensor place(const Array& x, DType dtype, Layout layout, int repeated, Device device) {
-  const Tensor packed = Tensor::from<double>(x.shape, x.values).to(dtype).to(device);
+  Tensor packed = Tensor::from<double>(x.shape, x.values).to(dtype).to(device);
   const int rank = x.shape.rank();
   Tensor view;
   if (layout == Layout::sliced && rank > 0) {

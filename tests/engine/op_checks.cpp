@@ -412,15 +412,14 @@ std::vector<Case> pairwise_grid(const Sample& sample) {
     for (const auto& pair : pairs(c)) missing.insert(pair);
   std::vector<Case> chosen;
   while (!missing.empty()) {
-    const Case* best = nullptr;
-    size_t most = 0;
-    for (const Case& c : all) {
+    size_t best = 0, most = 0;
+    for (size_t i = 0; i < all.size(); i++) {
       size_t gain = 0;
-      for (const auto& pair : pairs(c)) gain += missing.count(pair);
-      if (gain > most) best = &c, most = gain;
+      for (const auto& pair : pairs(all[i])) gain += missing.count(pair);
+      if (gain > most) best = i, most = gain;
     }
-    for (const auto& pair : pairs(*best)) missing.erase(pair);
-    chosen.push_back(*best);
+    for (const auto& pair : pairs(all[best])) missing.erase(pair);
+    chosen.push_back(all[best]);
   }
   return chosen;
 }

@@ -41,8 +41,8 @@ Sample cross_entropy_sample(const std::string& note, int64_t classes, double smo
 
 // Inputs x, targets and perhaps weights of the columns; the reference gets the last two multiplied.
 Sample weighted_sample(const std::string& op, const std::string& note, bool weights,
-                       std::function<Variable(const Variable&, const Tensor&, const Tensor&)> function,
-                       std::function<Array(const Array& x, const Array& t, const Array& wt)> reference,
+                       const std::function<Variable(const Variable&, const Tensor&, const Tensor&)>& function,
+                       const std::function<Array(const Array& x, const Array& t, const Array& wt)>& reference,
                        const Saved& saved) {
   Sample s{.op = op,
            .note = note,

@@ -162,12 +162,12 @@ TEST_CASE("functions outside their range give what IEEE 754 says") {
 }
 
 TEST_CASE("exp and log are accurate over their whole range") {
-  for (double v = -87; v <= 88; v += 0.37) {
-    const float x = static_cast<float>(v);
+  for (int i = 0; i <= 472; i++) {  // to 87.64
+    const float x = static_cast<float>(-87 + 0.37 * i);
     CHECK(exp(Tensor::full({19}, x)).value.to_vector<float>()[17] ==
           Approx(std::exp(static_cast<double>(x))).epsilon(3e-7));
     const float y = static_cast<float>(std::exp(static_cast<double>(x)));
     CHECK(std::abs(log(Tensor::full({19}, y)).value.to_vector<float>()[17] - std::log(static_cast<double>(y))) <
-          3e-7 * std::max(1.0, std::abs(v)));
+          3e-7 * std::max(1.0, std::abs(static_cast<double>(x))));
   }
 }

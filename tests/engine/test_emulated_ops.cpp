@@ -100,8 +100,8 @@ void check_all(Device device) {
       emu::set_schedule(orders++ % 2 ? emu::Schedule::shuffled : emu::Schedule::reverse);
       const std::string wrong = compare(sample, c, device);
       INFO(sample.op << " (" << sample.note << "), " << name_of(c.layout) << ", K = " << c.stack << ", "
-                     << fastntk::name_of(c.dtype));
-      CHECK(wrong == "");
+                     << fastntk::name_of(c.dtype) << ": " << wrong);
+      CHECK(wrong.empty());
     }
   emu::set_schedule(emu::Schedule::forward);
 }

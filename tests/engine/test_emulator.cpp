@@ -32,7 +32,7 @@ __global__ void sum_of_warp(const int* x, int* y, unsigned mask) {
 }
 
 __global__ void divergent_barrier(int* y) {
-  if (threadIdx.x < 32)
+  if (threadIdx.x < 32)  // NOLINT(bugprone-branch-clone): two barriers
     __syncthreads();
   else
     __syncthreads();

@@ -184,7 +184,8 @@ TEST_CASE("Gram accumulation takes samples by classes and strided rows, and refu
   GramAccumulator less(without.matrix.clone(), -1);
   less.add(j.slice(0, 0, 5));
   const Matrix left = matrix_of(j.slice(0, 5, 12));
-  CHECK(relative_error(matrix_of(std::move(less).finish().matrix.dense()), left.transpose() * left) < 1e-14);
+  const Gram rest = std::move(less).finish();
+  CHECK(relative_error(matrix_of(rest.matrix.dense()), left.transpose() * left) < 1e-14);
 }
 
 TEST_CASE("a NaN or infinity is named, not accumulated", "[linalg]") {

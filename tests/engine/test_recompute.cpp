@@ -37,7 +37,7 @@ struct Chain {
       const auto block = [second](const Variable& in, const Variable& weight) {
         return in + linear(square(exp(negate(square(linear(in, weight))))), second);
       };
-      const Variable weight = weights[static_cast<size_t>(k)];
+      const Variable& weight = weights[static_cast<size_t>(k)];
       x = again ? recompute(block, {x, weight}) : block(x, weight);
     }
     return x;

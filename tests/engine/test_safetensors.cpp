@@ -145,7 +145,7 @@ TEST_CASE("a safetensors file can be written in pieces", "[safetensors]") {
 TEST_CASE("what cannot be written as safetensors is refused, and no file is left", "[safetensors]") {
   const TemporaryFolder folder;
   const std::string path = folder / "a";
-  const auto save = [&](std::map<std::string, std::string> metadata, std::vector<std::string> names) {
+  const auto save = [&](std::map<std::string, std::string> metadata, const std::vector<std::string>& names) {
     SafeTensors s;
     s.metadata = std::move(metadata);
     for (const std::string& name : names) s.tensors.emplace_back(name, Tensor::zeros({2}));

@@ -88,7 +88,7 @@ int main() {
   const Dataset data = load_dataset("stripes");
   const Model model = make_model({.architecture = "scaled", .classes = data.classes(), .channels = data.channels()}, 1);
   const Subset subset = choose(*model, "scale+head");
-  const std::vector<int64_t> all = data.ids();
+  const std::vector<int64_t>& all = data.ids();
   const Samples samples{data.images_as_float(all, Normalisation::identity(2)), data.labels_at(all), all};
 
   TrainConfig config{.loss = "pseudo-huber", .learning_rate = 0.05, .epochs = 20, .batch_size = 4};

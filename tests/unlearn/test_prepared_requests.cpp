@@ -17,7 +17,6 @@ using namespace fastntk;
 namespace {
 
 using Setting = test::SmallState;
-constexpr int64_t n = Setting::n;
 
 // Samples that the state was not prepared with, with the ids from `first` on.
 Samples more_samples(int64_t count, int64_t first) {
@@ -292,7 +291,7 @@ TEST_CASE("how far A is from the one at the present weights", "[prepared]") {
     if (first.size() < Prepared::matrix_probe_size) first.push_back(i);
   const auto gram = [&](const Module& model) {
     const Tensor rows = jacobian(model, s.subset, select(s.samples, first).inputs).rows.to(DType::float64);
-    const Eigen::MatrixXd m = eigen_matrix(rows, rows.elements() / s.subset.size());
+    const Eigen::MatrixXd m = eigen_matrix(rows, rows.extent(0) * rows.extent(1));
     return Eigen::MatrixXd(m.transpose() * m);
   };
   const Eigen::MatrixXd a = gram(*s.model), b = gram(*moved);

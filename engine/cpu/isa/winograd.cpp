@@ -44,9 +44,11 @@ inline Place place_of(const WinogradTiles& q, int64_t tile) {
   return {tile / per_image, within / q.tile_columns * out_side, within % q.tile_columns * out_side};
 }
 inline void advance(const WinogradTiles& q, Place& p) {
-  if ((p.column += out_side) < q.tile_columns * out_side) return;
+  p.column += out_side;
+  if (p.column < q.tile_columns * out_side) return;
   p.column = 0;
-  if ((p.row += out_side) < q.tile_rows * out_side) return;
+  p.row += out_side;
+  if (p.row < q.tile_rows * out_side) return;
   p.row = 0;
   p.image++;
 }
