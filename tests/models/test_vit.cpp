@@ -185,7 +185,9 @@ TEST_CASE(
     Tape tape;
     const Pass pass = Pass::per_sample(*model, all, tape, N);
     const Variable f = model->forward(pass, x);
-    CHECK(test::failed_dot_tests(tape, 1e-12) == std::vector<std::string>{});
+    const std::vector<std::string> failed = test::failed_dot_tests(tape, 1e-12);
+    CAPTURE(failed);
+    CHECK(failed.empty());
     Tensor seeds = Tensor::zeros({4, N, 4}, DType::float64);
     for (int64_t c = 0; c < 4; c++) seeds.select(0, c).slice(1, c, c + 1).fill(1);
     const auto rows = tape.vjp(f, seeds, pass.leaves());
@@ -274,8 +276,10 @@ TEST_CASE("a checkpoint of timm or torchvision is read with the name of its arch
   }
   // As torchvision has them.
   const auto theirs = listed_names("vit_b_16");
-  for (const auto& [name, tensor] : foreign.tensors)
-    CHECK(std::any_of(theirs.begin(), theirs.end(), [&](const std::string& l) { return l.starts_with(name + " "); }));
+  for (const auto& entry : foreign.tensors) {
+    const std::string start = entry.first + " ";
+    CHECK(std::any_of(theirs.begin(), theirs.end(), [&](const std::string& l) { return l.starts_with(start); }));
+  }
   foreign.save(path);
   const Checkpoint torchvision = load_model(path, "vit");
   CHECK(torchvision.model->forward(Pass(), x).value.to_vector<float>() == expected);
@@ -306,7 +310,7 @@ TEST_CASE("position embeddings are resized for images of another size when asked
 }
 
 TEST_CASE("vision transformers that cannot be are refused in one sentence") {
-  const auto refused = [](ModelConfig config, const std::string& why) {
+  const auto refused = [](const ModelConfig& config, const std::string& why) {
     CHECK_THROWS_AS(build_model(config), UsageError);
     CHECK_THROWS_WITH(build_model(config), Contains(why) && !Contains("\n"));
   };

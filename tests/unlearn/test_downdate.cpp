@@ -51,7 +51,8 @@ TEST_CASE("a sequence of requests equals a recomputation from the samples presen
         // Batches of up to five; a sample that is away comes back.
         std::vector<int64_t> leaving, arriving;
         for (int k = 0; k <= (request + static_cast<int>(seed)) % 5; k++) {
-          const int64_t i = static_cast<int64_t>(1e6 * std::abs(draws[static_cast<size_t>(request * 5 + k)])) % samples;
+          const int draw = request * 5 + k;
+          const int64_t i = static_cast<int64_t>(1e6 * std::abs(draws[static_cast<size_t>(draw)])) % samples;
           if (present.erase(i))
             leaving.push_back(i);
           else if (std::find(leaving.begin(), leaving.end(), i) == leaving.end() && present.insert(i).second)

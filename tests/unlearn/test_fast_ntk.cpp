@@ -61,7 +61,8 @@ struct Linearised {
         hessian += ji.transpose() * (MatrixXd(pi.asDiagonal()) - pi * pi.transpose()) * ji;
       }
       const VectorXd direction = hessian.ldlt().solve(g);
-      for (double t = 1; t > 1e-9; t /= 2) {
+      for (int halvings = 0; halvings < 30; halvings++) {
+        const double t = std::ldexp(1, -halvings);
         const VectorXd next = theta - t * direction, next_g = gradient(next, theta_star, theta0, ridge);
         if (next_g.norm() >= g.norm()) continue;
         theta = next, g = next_g;
