@@ -39,7 +39,8 @@ Tensor sum_over_tiles(const Module& model, const Subset& subset, const Samples& 
   require(samples.inputs.dtype() == model.dtype(), "the inputs are {}, the model is {}",
           name_of(samples.inputs.dtype()), name_of(model.dtype()));
   const Parameters at(model, subset, v);
-  const int64_t n = samples.size(), tiles = (n + tile - 1) / tile, P = subset.size(), K = v.elements() / P;
+  const int64_t n = samples.size(), tiles = (n + tile - 1) / tile, P = subset.size(),
+                K = v.rank() == 2 ? v.extent(0) : 1;
   Tensor total = Tensor::zeros({K, P}, DType::float64);
   double* const sum_out = total.mutable_data<double>();
   for (int64_t first = 0; first < tiles; first += wave) {

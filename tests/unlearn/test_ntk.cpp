@@ -218,7 +218,7 @@ TEST_CASE("the predicted memory is the allocator's peak within a tenth", "[ntk]"
   const Network net;
   const Tensor inputs = Random(8).normal_tensor({500, 8, 8, 1});
   const TemporaryFolder folder;
-  const auto check = [&](const char* specification, NtkOptions options) {
+  const auto check = [&](const char* specification, const NtkOptions& options) {
     const Subset subset = choose(*net.model, specification);
     NtkComputation computation(*net.model, subset, inputs, {}, options);
     INFO(specification << "\n" << computation.choice().str());
