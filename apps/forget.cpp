@@ -143,12 +143,7 @@ void run_forget(const Flags& f, const CLI::App& command) {
     fmt::print("  id {:>8}  class {:>3}  by {:.3e}\n", s.id, s.label, s.predicted);
   write_outcome({f.output, f.page}, state, r);
   fmt::print("{}\n", format_duration(seconds));
-  report.results = {{"seconds", seconds},
-                    {"relative_residual", r.relative_residual},
-                    {"linearisation_error", r.linearisation_error},
-                    {"update_norm", r.update_norm},
-                    {"n_before", static_cast<double>(r.n_before)},
-                    {"n_after", static_cast<double>(r.n_after)}};
+  put_request(report, r, seconds);
   finish(report, f.common);
 }
 

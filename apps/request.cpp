@@ -25,6 +25,15 @@ void print_request(const RequestRecord& r) {
         r.newton->passes, r.newton->distance_bound, r.newton->frozen_difference);
 }
 
+void put_request(Report& report, const RequestRecord& r, double seconds) {
+  report.results = {{"seconds", seconds},
+                    {"relative_residual", r.relative_residual},
+                    {"linearisation_error", r.linearisation_error},
+                    {"update_norm", r.update_norm},
+                    {"n_before", static_cast<double>(r.n_before)},
+                    {"n_after", static_cast<double>(r.n_after)}};
+}
+
 void add_outcome_flags(CLI::App& command, std::string& model, std::string& page) {
   command.add_option("--html", page, "also write the record as a page to this file");
   command.add_option("-o,--output", model, "also write the model with the new weights to this file");

@@ -10,6 +10,9 @@ namespace fastntk::apps {
 /// What a request did, in two lines, or three where the loss has curvature.
 void print_request(const RequestRecord& record);
 
+/// The numbers of a request for --json.
+void put_request(Report& report, const RequestRecord& record, double seconds);
+
 /// Files that a request may write beside the state; empty: not.
 struct Outcome {
   std::string model;  ///< with the new weights

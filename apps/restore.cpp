@@ -43,12 +43,7 @@ void run_request(const Flags& f, const CLI::App& command, Make&& make) {
                                                       .jacobian = {.memory = parse_bytes(f.common.memory)}});
   print_request(r);
   write_outcome({f.output, f.page}, *state, r);
-  report.results = {{"seconds", clock.seconds()},
-                    {"relative_residual", r.relative_residual},
-                    {"linearisation_error", r.linearisation_error},
-                    {"update_norm", r.update_norm},
-                    {"n_before", static_cast<double>(r.n_before)},
-                    {"n_after", static_cast<double>(r.n_after)}};
+  put_request(report, r, clock.seconds());
   fmt::print("{}\n", format_duration(clock.seconds()));
   finish(report, f.common);
 }
