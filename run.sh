@@ -18,8 +18,9 @@ fuzz_packages=(clang-16 libclang-rt-16-dev)
 commands=(
   demo "fine-tune on private data, forget, and compare with retraining, in one table (arguments go to 'fastntk demo')"
   test "build everything and run the tests"
-  check "all of it: every combination of the op tests, 200 kills and other faults, sanitizers, a foreign project, formatting, static analysis"
+  check "all of it: every combination of the op tests, 200 kills and other faults, sanitizers, mutated kernels, a foreign project, formatting, static analysis"
   faults "end prepare, forget and ntk by kill -9, fill the disk, damage files: faults [KILLS, 200]"
+  mutations "remove a barrier, widen a bound, narrow a mask in the GPU's kernels, one at a time: the tests must notice: mutations [FILE…]"
   fuzz "give every reader damaged files, under the sanitizers: fuzz [EXECUTIONS of each, 1000000] [TARGET…]"
   gpu "build for NVIDIA GPUs and test every op on the one that is here"
   bench "measure the speed, beside PyTorch where one is found; 'bench ntk': the kernel, beside neural-tangents too;
@@ -53,9 +54,17 @@ command_check() {
     (cd "$root" && cmake --preset "$preset" && cmake --build --preset "$preset" -j "$jobs")
     run_tests "$preset"
   done
+  command_mutations
   check_subdirectory
   check_style
   say "check: all passed"
+}
+
+# shellcheck disable=SC2120
+command_mutations() {
+  install_packages "${packages[@]}"
+  (cd "$root" && cmake --preset asan && cmake --build --preset asan -j "$jobs" --target tests_engine)
+  "$root/tests/mutations/mutations.sh" "$root/build/asan" "$@"
 }
 
 # shellcheck disable=SC2120
@@ -72,10 +81,10 @@ command_fuzz() {
 
 command_gpu() {
   FASTNTK_CUDA=ON
-  build fastntk_app
-  build tests_engine
+  build all
   "$program" info --devices
   FASTNTK_TEST_GRID=full run_tests release -R "on a GPU" --verbose
+  if "$program" info --devices | grep -q '^cuda  GPU'; then "$root/bench/device.sh" cuda; fi
 }
 
 command_bench() {
@@ -184,7 +193,7 @@ check_style() {
   local sources
   mapfile -t sources < <(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
   clang-format-16 --dry-run -Werror "${sources[@]}"
-  shellcheck run.sh fuzz/run.sh tests/faults/faults.sh .ci/run bench/*.sh
+  shellcheck run.sh fuzz/run.sh tests/faults/faults.sh tests/mutations/mutations.sh .ci/run bench/*.sh
   # GCC's warning flags are not all known to clang.
   git ls-files '*.cpp' ':!tests/consumer' |
     xargs -P "$jobs" -n 1 clang-tidy-16 -p build/release --quiet --extra-arg=-Wno-unknown-warning-option

@@ -66,7 +66,18 @@ void add_common(CLI::App& command, Common& c) {
   command.add_flag("--quiet", c.quiet, "no progress lines");
 }
 
+void add_device_flag(CLI::App& command, Common& c) {
+  command
+      .add_option("--device", c.device,
+                  "where the network runs and its rows are multiplied: cpu, cuda, or emu, the GPU's kernels run on the "
+                  "CPU to test them. With another than cpu, --memory bounds the sweeps' memory there")
+      ->capture_default_str();
+}
+
+Device device_of(const Common& c) { return parse_device(c.device); }
+
 void apply_common(const Common& c) {
+  require_available(device_of(c));
   require_usage(c.threads >= 0, "--threads must be 0 or more, got {}", c.threads);
   if (c.threads) set_thread_count(c.threads);
   parse_bytes(c.memory);

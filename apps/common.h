@@ -7,6 +7,7 @@
 #include "datasets/dataset.h"
 #include "datasets/part.h"
 #include "datasets/samples.h"
+#include "engine/device.h"
 #include "engine/parse_number.h"
 #include "models/checkpoint.h"
 #include "training/trainer.h"
@@ -19,10 +20,14 @@ namespace fastntk::apps {
 struct Common {
   uint64_t seed = 0;
   int threads = 0;
-  std::string memory, json, data_folder, convolution = "fast", precision = "float32";
+  std::string memory, json, data_folder, convolution = "fast", precision = "float32", device = "cpu";
   bool quiet = false;
 };
 void add_common(CLI::App& command, Common& common);
+/// --device, for commands that run a network.
+void add_device_flag(CLI::App& command, Common& common);
+/// The device of the flags, which apply_common() has found to be there.
+Device device_of(const Common& common);
 /// Puts the flags into force. Call first in a command's callback.
 void apply_common(const Common& common);
 /// "512M", "2G", "1.5GiB" → bytes; 0 for an empty text.

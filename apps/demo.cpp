@@ -98,6 +98,7 @@ void run_demo(const Flags& f, const CLI::App& command) {
         const Protocol protocol = protocol_of(loss, subset_name, n, f.common.seed);
         const Model model = adapt(replace_head(pretrained.model, data.classes(), protocol.head, f.common.seed),
                                   subset_name, f.common.seed);
+        model->to(device_of(f.common));
         const Subset subset = choose(*model, subset_name);
         ExperimentConfig config;
         config.subset = subset_name;
@@ -156,6 +157,7 @@ void add_demo(CLI::App& app) {
   c->add_option("--test-samples", f->test_samples, "samples of the test part to measure on")->capture_default_str();
   c->add_option("--markdown", f->markdown, "write the table to this file in Markdown");
   c->add_option("--checkpoints", f->checkpoints, "folder where interrupted training is kept; default: not kept");
+  add_device_flag(*c, f->common);
   add_common(*c, f->common);
   c->callback([f, c] { run_demo(*f, *c); });
 }

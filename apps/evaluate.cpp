@@ -1,6 +1,5 @@
 // fastntk evaluate, predict and jacobian.
 #include "apps/common.h"
-#include "engine/device.h"
 #include "engine/progress.h"
 #include "engine/safetensors.h"
 #include "unlearn/jacobian.h"
@@ -12,7 +11,7 @@ namespace {
 struct Flags {
   Common common;
   InputFlags input;
-  std::string model, architecture, output, subset = "bn", device = "cpu";
+  std::string model, architecture, output, subset = "bn";
 };
 
 void add_model_flags(CLI::App& c, Flags& f, bool output) {
@@ -20,22 +19,15 @@ void add_model_flags(CLI::App& c, Flags& f, bool output) {
   c.add_option("--arch", f.architecture, "architecture, for a checkpoint without our configuration");
   if (output) c.add_option("-o,--output", f.output, "file to write, .safetensors or .npy")->required();
   add_input_flags(c, f.input);
-  c.add_option("--device", f.device, "cpu, cuda, or emu: the GPU's kernels run on the CPU, to test them")
-      ->capture_default_str();
-}
-
-// The device of the flags, where the model and its inputs go. Call before work that would be lost.
-Device device_of(const Flags& f) {
-  const Device device = parse_device(f.device);
-  require_available(device);
-  return device;
+  add_device_flag(c, f.common);
 }
 
 struct Placed {
   Checkpoint checkpoint;
   Samples samples;
 };
-// Labels stay on the host, where metrics are computed.
+// The model and its inputs, in the memory of the device of the flags; labels stay on the host, where metrics are
+// computed.
 Placed load_on(Device device, const Flags& f) {
   Placed out{open_model(f.model, f.architecture), {}};
   out.samples = load_inputs(f.input, out.checkpoint, f.common);
@@ -46,7 +38,7 @@ Placed load_on(Device device, const Flags& f) {
 
 void run_evaluate(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
-  const Device device = device_of(f);
+  const Device device = device_of(f.common);
   Report report = new_report(command);
   const auto [checkpoint, samples] = load_on(device, f);
   require(samples.labels.defined(), "these samples have no labels to evaluate against");
@@ -81,7 +73,7 @@ void run_evaluate(const Flags& f, const CLI::App& command) {
 
 void run_predict(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
-  const Device device = device_of(f);
+  const Device device = device_of(f.common);
   Report report = new_report(command);
   const auto [checkpoint, samples] = load_on(device, f);
   const Stopwatch clock;
@@ -94,7 +86,7 @@ void run_predict(const Flags& f, const CLI::App& command) {
 
 void run_jacobian(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
-  const Device device = device_of(f);
+  const Device device = device_of(f.common);
   Report report = new_report(command);
   const auto [checkpoint, samples] = load_on(device, f);
   const Subset subset = choose(*checkpoint.model, f.subset);

@@ -47,6 +47,7 @@ void run_prepare(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
   Checkpoint checkpoint = open_model(f.model, "");
+  checkpoint.model->to(device_of(f.common));
   const bool tuned = checkpoint.metadata.contains("finetune.subset");
   for (const char* const flag : {"--subset", "--l2", "--loss", "--data", "--samples", "--transform"})
     require_usage(!tuned || command.count(flag) == 0, "{} was fine-tuned: what {} would say is in its metadata already",
@@ -109,8 +110,9 @@ void run_forget(const Flags& f, const CLI::App& command) {
   if (!f.key.empty()) key = SignatureKey::read_private(f.key);
   const Stopwatch clock;
   std::optional<Prepared> opened;
-  const Phase opening = measure(
-      "open", [&] { opened = Prepared::open(f.state, f.dry_run ? Journal::Access::read : Journal::Access::write); });
+  const Phase opening = measure("open", [&] {
+    opened = Prepared::open(f.state, f.dry_run ? Journal::Access::read : Journal::Access::write, device_of(f.common));
+  });
   Prepared& state = *opened;
   const bool chooses = !f.ids.empty() || !f.ids_file.empty() || f.label >= 0 || !f.where.empty();
   if (f.compact) {
@@ -161,6 +163,7 @@ void add_prepare(CLI::App& app) {
   c->add_option("--l2", f->l2, "λ of ½λ‖θ − θ0‖²; ρ = nλ");
   c->add_option("--loss", f->loss, "mse or ce")->capture_default_str();
   add_data_flags(*c, f->data, "its data", "which samples of the training part");
+  add_device_flag(*c, f->common);
   add_common(*c, f->common);
   c->callback([f, c] { run_prepare(*f, *c); });
 }
@@ -181,6 +184,7 @@ void add_forget(CLI::App& app) {
       "weights and factors of before. Earlier entries can be verified no more");
   c->add_option("--sign", f->key, "sign the record with the private Ed25519 key in this PEM file");
   add_outcome_flags(*c, f->output, f->page);
+  add_device_flag(*c, f->common);
   add_common(*c, f->common);
   c->callback([f, c] { run_forget(*f, *c); });
 }

@@ -244,6 +244,7 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
   Report report = new_report(command);
   const Checkpoint checkpoint = open_model(f.model, f.architecture);
   Module& model = *checkpoint.model;
+  model.to(device_of(f.common));
   const Subset subset = choose(model, f.subset);
   const Samples first = load_inputs(f.input, checkpoint, f.common);
   require(first.size() > 0, "'{}' chooses no samples", f.input.data.rules);
@@ -362,6 +363,7 @@ void add_ntk(CLI::App& app) {
   c->add_option("--plot", f->plot, "write the spectrum, and the kernel as an image, to this SVG file");
   c->add_flag("--trace", f->trace, "the average over classes, [N, M], in the place of all class blocks");
   c->add_flag("--breakdown", f->breakdown, "also the kernels of the parts of the subset, which add up to it");
+  add_device_flag(*c, f->common);
   add_common(*c, f->common);
   c->callback([f, c] {
     f->second.data.name = f->input.data.name;

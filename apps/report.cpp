@@ -41,7 +41,7 @@ void run_report(const Flags& f, const CLI::App& command) {
   const RecordFile record = read_record(f.record);
   std::string text = record.text;
   if (!f.state.empty()) {
-    const Prepared state = Prepared::open(f.state, Journal::Access::read);
+    const Prepared state = Prepared::open(f.state, Journal::Access::read, device_of(f.common));
     require(is_bound(record, state), "{} is not the record that the journal of {} is bound to for entry {}", f.record,
             f.state, record.entry);
     const Positions retained = state.present_after(record.entry);
@@ -100,6 +100,7 @@ void add_report(CLI::App& app) {
   c->add_option("--html", f->page, "write the record as a page to this file");
   add_state_data_flags(*c, f->data);
   c->add_option("--test-samples", f->test_rules, "which samples of the test part to measure on")->capture_default_str();
+  add_device_flag(*c, f->common);
   add_common(*c, f->common);
   c->callback([f, c] {
     require_usage(!f->state.empty() || !f->page.empty(),

@@ -24,6 +24,7 @@ void add_request_flags(CLI::App& c, Flags& f) {
   add_state_data_flags(c, f.data);
   c.add_option("--sign", f.key, "sign the record with the private Ed25519 key in this PEM file");
   add_outcome_flags(c, f.output, f.page);
+  add_device_flag(c, f.common);
   add_common(c, f.common);
 }
 
@@ -36,7 +37,8 @@ void run_request(const Flags& f, const CLI::App& command, Make&& make) {
   if (!f.key.empty()) key = SignatureKey::read_private(f.key);
   const Stopwatch clock;
   std::optional<Prepared> state;
-  const Phase opening = measure("open", [&] { state = Prepared::open(f.state, Journal::Access::write); });
+  const Phase opening =
+      measure("open", [&] { state = Prepared::open(f.state, Journal::Access::write, device_of(f.common)); });
   const RequestRecord r = make(*state, RequestOptions{.command = report.command,
                                                       .phases = {opening},
                                                       .key = key ? &*key : nullptr,
@@ -53,7 +55,7 @@ void run_relinearise(const Flags& f, const CLI::App& command) {
   Report report = new_report(command);
   require_usage(f.steps >= 0, "--steps must be 0 or more, got {}", f.steps);
   const Stopwatch clock;
-  const Prepared state = Prepared::open(f.state, Journal::Access::read);
+  const Prepared state = Prepared::open(f.state, Journal::Access::read, device_of(f.common));
   const SampleSource samples = samples_at(f.data, f.common, state, state.present());
   const auto [again, steps] =
       state.relinearise(f.output, samples, f.steps, {.jacobian = {.memory = parse_bytes(f.common.memory)}});
@@ -110,6 +112,7 @@ void add_relinearise(CLI::App& app) {
   c->add_option("--steps", f->steps, "damped Gauss–Newton steps towards the optimum of retraining; 0: stay where it is")
       ->capture_default_str();
   add_state_data_flags(*c, f->data);
+  add_device_flag(*c, f->common);
   add_common(*c, f->common);
   c->callback([f, c] { run_relinearise(*f, *c); });
 }

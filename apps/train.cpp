@@ -45,6 +45,7 @@ void run_pretrain(const PretrainFlags& f, const CLI::App& command) {
   if (!f.stem.empty()) config.options["stem"] = f.stem;
   put_options(config, f.options);
   Model model = make_model(config, f.common.seed);
+  model->to(device_of(f.common));
 
   std::map<std::string, std::string> metadata;
   const std::string transform = transform_of(f.data, {});
@@ -98,6 +99,7 @@ void run_finetune(const FinetuneFlags& f, const CLI::App& command) {
     checkpoint.model = replace_head(checkpoint.model, data.classes(), head_rule(f.head), f.common.seed);
   checkpoint.model = adapt(checkpoint.model, f.subset, f.common.seed);
   Module& model = *checkpoint.model;
+  model.to(device_of(f.common));
   const Subset subset = choose(model, f.subset);
   TrainConfig train_settings = train_config(f.train, f.common);
   train_settings.mode = Mode::eval;
@@ -152,6 +154,7 @@ void add_pretrain(CLI::App& app) {
   c->add_option("--test-samples", f->test.rules, "which samples of its test part to report accuracy on")
       ->capture_default_str();
   add_train_flags(*c, f->train);
+  add_device_flag(*c, f->common);
   add_common(*c, f->common);
   c->callback([f, c] {
     f->test.name = f->data.name;
@@ -188,6 +191,7 @@ void add_finetune(CLI::App& app) {
   add_data_flags(*c, f->data, "data set D",
                  "which samples of its training part; all of it by default where it is not Fashion-MNIST");
   add_train_flags(*c, f->train);
+  add_device_flag(*c, f->common);
   add_common(*c, f->common);
   c->callback([f, c] {
     settle_rules(*c, "--samples", f->data);

@@ -50,6 +50,7 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
   Checkpoint checkpoint = open_model(f.model, "");
   auto& m = checkpoint.metadata;
   Module& model = *checkpoint.model;
+  model.to(device_of(f.common));
   ExperimentConfig config;
   config.finetune = finetune_settings(m, f.model);
   config.subset = finetune_entry(m, "finetune.subset", f.model);
@@ -135,6 +136,7 @@ void add_unlearn(CLI::App& app) {
   c->add_option("--test-samples", f->test_rules, "which samples of the test part to measure on")->capture_default_str();
   c->add_option("-o,--output", f->output, "write the model after the last rule to this file");
   c->add_option("--markdown", f->markdown, "write the table to this file in Markdown");
+  add_device_flag(*c, f->common);
   add_common(*c, f->common);
   c->callback([f, c] { run_unlearn(*f, *c); });
 }

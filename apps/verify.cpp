@@ -43,7 +43,7 @@ class WorkFolder {
 
 // Against the state and what remains, and by a replay.
 void check_state(const Flags& f, const RecordFile& record, Report& report) {
-  const Prepared state = Prepared::open(f.state, Journal::Access::read);
+  const Prepared state = Prepared::open(f.state, Journal::Access::read, device_of(f.common));
   static_cast<void>(journal_entry(record, state));
   const JacobianOptions options{.memory = parse_bytes(f.common.memory)};
   const Verification v = verify_record(
@@ -109,6 +109,7 @@ void add_verify(CLI::App& app) {
               "of the result must be the same bit for bit");
   c->add_option("--work", f->work, "folder for what --replay computes; default: that of temporary files");
   c->add_option("--public-key", f->public_key, "PEM file: the record must be signed with the private key of this one");
+  add_device_flag(*c, f->common);
   add_common(*c, f->common);
   c->callback([f, c] { run_verify(*f, *c); });
 }

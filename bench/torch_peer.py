@@ -1,6 +1,6 @@
 """PyTorch on the job of bench_speed, for comparison: one JSON line on standard output.
 
-    python torch_peer.py MODEL N WHAT THREADS [CHUNK]
+    python torch_peer.py MODEL N WHAT THREADS [CHUNK [DEVICE]]
 
 The Jacobian is computed in PyTorch's best way: batch-norm parameters, or the 10 prompts of a ViT, expanded to [N, ...],
 one backward pass per class. Needs torch, torchvision and timm.
@@ -95,7 +95,7 @@ def jacobian(model, x, chunk):
     if prompt is not None:
         parameters += prompt.numel()
         del model.prompt  # a leaf for every chunk takes its place
-    out = torch.empty(len(x), 10, parameters)
+    out = torch.empty(len(x), 10, parameters, device=x.device)
     for i in range(0, len(x), chunk):
         leaves.clear()
         if prompt is not None:
@@ -112,15 +112,17 @@ def jacobian(model, x, chunk):
 def main():
     name, n, what, threads = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     chunk = int(sys.argv[5]) if len(sys.argv) > 5 else 100
+    device = sys.argv[6] if len(sys.argv) > 6 else "cpu"
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     model, shape = build(name)
+    model.to(device)
     batch = 128
-    x = torch.randn(batch if what == "train" else n, *shape)
+    x = torch.randn(batch if what == "train" else n, *shape, device=device)
     result = {"model": name, "what": what, "n": n, "threads": threads, "chunk": chunk, "torch": torch.__version__}
     if what == "train":
         model.train()
-        y = torch.arange(batch) % 10
+        y = torch.arange(batch, device=device) % 10
         optimiser = torch.optim.SGD(model.parameters(), 1e-4, 0.9, nesterov=True)
 
         def work():
@@ -140,10 +142,19 @@ def main():
 
         samples = n
     if what == "jacobian":
-        before, t = peak_bytes(), time.perf_counter()
+        if device != "cpu":
+            torch.backends.cudnn.allow_tf32 = False  # products in float32, as ours
+            with torch.no_grad():
+                model(x[:chunk])  # handles, and the algorithms that are tried first
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        used = peak_bytes if device == "cpu" else torch.cuda.max_memory_allocated
+        before, t = used(), time.perf_counter()
         j = jacobian(model, x, chunk)
+        if device != "cpu":
+            torch.cuda.synchronize()
         result["samples_per_second"] = n / (time.perf_counter() - t)
-        result["work_bytes"] = peak_bytes() - before - j.numel() * 4
+        result["work_bytes"] = used() - before - j.numel() * 4
     else:
         work()
         t = time.perf_counter()

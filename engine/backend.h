@@ -110,6 +110,18 @@ class Backend {
   virtual void row_norm_core(const RowNormCore& arguments) const = 0;
   struct RowNormSums;
   virtual void row_norm_sums(const RowNormSums& arguments) const = 0;
+
+  // ---- optimisers: a step in place (training/optimiser.h); contiguous tensors of one shape and type ----
+  struct SgdStep;
+  virtual void step(const SgdStep& arguments) const = 0;
+  struct AdamStep;
+  virtual void step(const AdamStep& arguments) const = 0;
+
+  // ---- dense solves ----
+  /// The lower triangle of a, contiguous float64 [n, n], becomes L with a = L Lᵀ; of the upper one nothing is read, and
+  /// what is left there is not said. Returns 0, or k when the leading k × k block is the first that is not positive
+  /// definite.
+  virtual int64_t cholesky(Tensor& a) const = 0;
 };
 
 /// The backend of a device; Error when it cannot be used.
@@ -187,6 +199,26 @@ struct Backend::RowNormCore {
 struct Backend::RowNormSums {
   const Tensor &t, *x = nullptr, *mean = nullptr, *rstd = nullptr;
   Tensor *sum = nullptr, *sum_xhat = nullptr;
+};
+
+/// g = gradient + decay · θ; velocity ← g in the `first` step, else momentum · velocity + g; θ ← θ − rate · velocity,
+/// or with Nesterov's method θ − rate (g + momentum · velocity).
+struct Backend::SgdStep {
+  const Tensor& gradient;
+  Tensor &theta, &velocity;
+  double rate, momentum = 0, decay = 0;
+  bool nesterov = false, first = false;
+};
+
+/// mean and square are running averages of g and g²; θ moves by −rate · m̂ / (√ŝ + epsilon), m̂ and ŝ being the averages
+/// without the bias that they have after `steps` steps, this one included. decay · θ is added to g, or if `decoupled`
+/// rate · decay · θ is taken off θ.
+struct Backend::AdamStep {
+  const Tensor& gradient;
+  Tensor &theta, &mean, &square;
+  double rate, beta1, beta2, epsilon, decay = 0;
+  bool decoupled = false;
+  int64_t steps = 1;
 };
 
 }  // namespace fastntk

@@ -3,17 +3,22 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/backend.h"
 #include "engine/blas.h"
 #include "engine/parallel.h"
 
 namespace fastntk {
 
-Cholesky::Cholesky(SymmetricMatrix a, double ridge) : factor_(std::move(a)), ridge_(ridge), norm_(0) {
+Cholesky::Cholesky(SymmetricMatrix a, double ridge, Device device) : factor_(std::move(a)), ridge_(ridge), norm_(0) {
   require(std::isfinite(ridge) && ridge >= 0, "Cholesky needs a ridge that is not negative, got {}", ridge);
   factor_.add_to_diagonal(ridge);
   norm_ = factor_.one_norm();
   const auto [size, count, extent] = factor_.tiling();
   if (count == 0) return;
+  if (device != Device::cpu) {
+    factorise_on(device);
+    return;
+  }
   // Padding becomes a block of the unit matrix, which changes nothing in the rest.
   for (int64_t i = size - (count - 1) * extent; i < extent; i++)
     factor_.tile(count - 1, count - 1)[i * (extent + 1)] = 1;
@@ -43,9 +48,23 @@ Cholesky::Cholesky(SymmetricMatrix a, double ridge) : factor_(std::move(a)), rid
 void Cholesky::factorise_diagonal(int64_t k) {
   const int extent = factor_.tiling().extent;
   const int failed = blas::potrf('L', extent, factor_.tile(k, k), extent);
+  require_positive(failed == 0 ? 0 : k * extent + failed);
+}
+
+void Cholesky::require_positive(int64_t failed) const {
   require(failed == 0,
           "A + ρI [{}, {}] with ρ = {} is not positive definite: pivot {} is not positive; a larger ρ is needed",
-          size(), size(), ridge_, k * extent + failed);
+          size(), size(), ridge_, failed);
+}
+
+void Cholesky::factorise_on(Device device) {
+  Tensor dense = factor_.dense().to(device);
+  require_positive(backend(device).cholesky(dense));
+  const auto [size, count, extent] = factor_.tiling();
+  factor_ = SymmetricMatrix::from(dense.to(Device::cpu));
+  // As where the tiles are factorised: padding is a block of the unit matrix.
+  for (int64_t i = size - (count - 1) * extent; i < extent; i++)
+    factor_.tile(count - 1, count - 1)[i * (extent + 1)] = 1;
 }
 
 Tensor Cholesky::solve(const Tensor& b) const {

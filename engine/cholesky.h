@@ -13,7 +13,8 @@ class Cholesky {
  public:
   /// Factors in place: move A in, or pass `a.clone()` to keep it. Error naming the pivot and ρ if A + ρI is not
   /// positive definite; error if A has a NaN or infinity, or ρ is negative.
-  explicit Cholesky(SymmetricMatrix a, double ridge = 0);
+  /// With another device than the CPU the factor is made there and comes back.
+  explicit Cholesky(SymmetricMatrix a, double ridge = 0, Device device = Device::cpu);
   /// From what factor(), ridge() and one_norm() of another gave, kept in a file meanwhile; no factorisation.
   static Cholesky from_factor(SymmetricMatrix factor, double ridge, double one_norm) {
     return {std::move(factor), ridge, one_norm};
@@ -33,6 +34,8 @@ class Cholesky {
   Cholesky(SymmetricMatrix factor, double ridge, double norm)
       : factor_(std::move(factor)), ridge_(ridge), norm_(norm) {}
   void factorise_diagonal(int64_t k);
+  void factorise_on(Device device);
+  void require_positive(int64_t failed) const;
 
   SymmetricMatrix factor_;  // L; the upper triangles of diagonal tiles still hold A
   double ridge_, norm_;

@@ -161,6 +161,19 @@ class CountingBackend final : public Backend {
          bytes_of_all(m.t, m.x, m.mean, m.rstd, m.sum, m.sum_xhat));
     inner_.row_norm_sums(m);
   }
+  void step(const SgdStep& m) const override {
+    note("optimiser", 6 * count(m.theta), bytes_of_all(m.gradient, m.theta, m.velocity));
+    inner_.step(m);
+  }
+  void step(const AdamStep& m) const override {
+    note("optimiser", 14 * count(m.theta), bytes_of_all(m.gradient, m.theta, m.mean, m.square));
+    inner_.step(m);
+  }
+  int64_t cholesky(Tensor& a) const override {
+    const double n = static_cast<double>(a.extent(0));
+    note("cholesky", n * n * n / 3, bytes_in(a));
+    return inner_.cholesky(a);
+  }
 
  private:
   static double inner_extents(const Tensor& q, const Tensor& v) {

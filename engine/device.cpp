@@ -5,6 +5,7 @@
 #include "engine/backend.h"
 #include "engine/cuda/device_entry.h"
 #include "engine/error.h"
+#include "engine/parallel.h"
 
 namespace fastntk {
 namespace {
@@ -67,6 +68,13 @@ const DeviceMemory& device_memory(Device device) {
 #else
   fail("there is no CUDA here");
 #endif
+}
+
+int parts_at_once(Device device) { return device == Device::cpu ? thread_count() : 1; }
+
+void for_parts(Device device, int64_t items, const std::function<void(int64_t)>& body) {
+  if (device == Device::cpu) return parallel_for(items, body);
+  for (int64_t i = 0; i < items; i++) body(i);
 }
 
 void synchronise(Device device) {

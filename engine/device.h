@@ -1,5 +1,7 @@
 // Devices other than the CPU: which there are, their memory, and the copies to and from it.
 #pragma once
+#include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,8 +38,16 @@ class DeviceMemory {
   /// To the host; waits for it.
   virtual void copy_out(void* to, const void* from, size_t bytes) const = 0;
   virtual void synchronise() const = 0;
+  /// Bytes that allocate() could still give; 0 where no bound is known.
+  virtual size_t free_bytes() const = 0;
 };
 /// The memory of a device that is not the CPU; Error when it cannot be used.
 const DeviceMemory& device_memory(Device device);
+
+/// How many parts of a computation on this device may be under way at once: as many as there are threads on the CPU;
+/// one on a device, which is a device's width each.
+int parts_at_once(Device device);
+/// Calls body(i) for i in [0, items): spread over the threads (parallel_for), or for a device one after another.
+void for_parts(Device device, int64_t items, const std::function<void(int64_t)>& body);
 
 }  // namespace fastntk

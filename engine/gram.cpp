@@ -6,6 +6,7 @@
 
 #include "engine/backend.h"
 #include "engine/blas.h"
+#include "engine/device.h"
 #include "engine/parallel.h"
 
 namespace fastntk {
@@ -82,15 +83,19 @@ void mirror_diagonal_tiles(SymmetricMatrix& matrix) {
   });
 }
 
+// For rows [m, P] on another device, of which the first is row `first` of J.
+void require_finite(const Tensor& rows, int64_t first) {
+  const int64_t at = backend_of(rows).first_non_finite(rows), columns = std::max<int64_t>(1, rows.extent(1));
+  require(at < 0, "row {}, column {} of the Jacobian is not finite: a Gram matrix needs finite rows",
+          first + at / columns, at % columns);
+}
+
 // J_a J_bᵀ where the rows are, in blocks of columns that follow one another; the result goes to the host.
 Tensor dual_gram_on_device(const Tensor& a, const Tensor& b) {
   constexpr int64_t columns = 1 << 14;
   const Backend& device = backend_of(a);
-  for (const Tensor* const rows : {&a, &b}) {
-    const int64_t at = device.first_non_finite(*rows);
-    require(at < 0, "row {}, column {} of the Jacobian is not finite: a Gram matrix needs finite rows",
-            at / std::max<int64_t>(1, rows->extent(1)), at % std::max<int64_t>(1, rows->extent(1)));
-  }
+  require_finite(a, 0);
+  require_finite(b, 0);
   Tensor sum = Tensor::zeros({a.extent(0), b.extent(0)}, DType::float64, a.device());
   for (int64_t from = 0; from < a.extent(1); from += columns) {
     const int64_t to = std::min(a.extent(1), from + columns);
@@ -134,6 +139,7 @@ void GramAccumulator::add(const Tensor& rows, const Tensor& residuals) {
             residuals.defined() ? residuals.describe() : "none");
     targets = residuals.to(DType::float64).contiguous();
   }
+  if (matrix.device() != Device::cpu) return add_on_device(matrix, targets);
   for (int64_t from = 0; from < count;) {
     const int64_t taken = std::min(count - from, block_extent - filled_);
     for (int64_t i = 0; i < taken; i++)
@@ -160,6 +166,35 @@ void GramAccumulator::collect(const Tensor& rows, int64_t from, int64_t count) {
     for (int64_t i = 0; i < count; i++)
       convert(source + (from + i) * stride + first, columns, panel + i * extent, rows_ + i, first);
   });
+}
+
+void GramAccumulator::add_on_device(const Tensor& rows, const Tensor& residuals) {
+  constexpr int64_t piece = 2048;  // rows in float64 at once
+  const Backend& device = backend_of(rows);
+  const int64_t P = tiling_.size, R = right_hand_sides_;
+  require_finite(rows, rows_);
+  if (!device_matrix_.defined()) {
+    device_matrix_ = Tensor::zeros({P, P}, DType::float64, rows.device());
+    device_sums_ = Tensor::zeros({P, R}, DType::float64, rows.device());
+  }
+  const auto add_product = [&](const Tensor& transposed, const Tensor& right, Tensor& sum) {
+    Tensor part(sum.shape(), DType::float64, sum.device());
+    device.gemm(transposed.transpose(0, 1), right, part, false);
+    device.map(BinaryKind::add, sum, part, sum);
+  };
+  for (int64_t from = 0; from < rows.extent(0); from += piece) {
+    const int64_t to = std::min(rows.extent(0), from + piece);
+    const Tensor part = rows.slice(0, from, to).to(DType::float64);
+    add_product(part, part, device_matrix_);
+    if (R == 0) continue;
+    const Tensor values = residuals.reshape({rows.extent(0), R}).slice(0, from, to).contiguous();
+    for (int64_t i = 0; i < values.elements(); i++)
+      require(std::isfinite(values.data<double>()[i]),
+              "the residual of row {} is {}: normal equations need finite residuals", rows_ + from + i / R,
+              values.data<double>()[i]);
+    add_product(part, values.to(rows.device()), device_sums_);
+  }
+  rows_ += rows.extent(0);
 }
 
 void GramAccumulator::flush() {
@@ -195,6 +230,7 @@ size_t GramAccumulator::state_bytes() const {
 }
 
 void GramAccumulator::save_state(AtomicFile& file) const {
+  require(!device_matrix_.defined(), "sums on the device {} are not kept in files", name_of(device_matrix_.device()));
   const int64_t counters[2] = {rows_, filled_};
   file.write(std::as_bytes(std::span(counters)));
   for (const Buffer* const b : {&block_, &residuals_, &sums_}) file.write({b->as<std::byte>(), b->bytes()});
@@ -230,6 +266,11 @@ Gram GramAccumulator::finish() && {
   double* to = right_hand_side.mutable_data<double>();
   for (int64_t c = 0; c < tiling_.size; c++)
     for (int64_t r = 0; r < right_hand_sides_; r++) *to++ = sums_.as<double>()[r * tiling_.padded() + c];
+  if (device_matrix_.defined()) {
+    matrix_.add_scaled(sign_, SymmetricMatrix::from(device_matrix_.to(Device::cpu)));
+    const Tensor there = device_sums_.to(Device::cpu);
+    backend_of(there).map(BinaryKind::add, right_hand_side, there, right_hand_side);
+  }
   return {std::move(matrix_), right_hand_side, rows_};
 }
 

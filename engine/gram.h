@@ -17,6 +17,9 @@ struct Gram {
 
 /// Accumulates JᵀJ and Jᵀr. Rows are collected in blocks of 256, so that the pieces they arrive in change no bit. For
 /// weighted normal equations pass transformed rows. Memory: P²/2 + 256·P numbers of 8 bytes.
+///
+/// Rows on another device stay there: their products are added there in float64, piece by piece, and go to the host at
+/// the end; the pieces may change the last bits. Memory of the device: 2·P² numbers of 8 bytes and a piece's rows.
 class GramAccumulator {
  public:
   /// For rows of `columns` (P) numbers with `right_hand_sides` (R, may be 0) residuals each.
@@ -28,7 +31,7 @@ class GramAccumulator {
   /// it.
   void add(const Tensor& rows, const Tensor& residuals = {});
   /// What was added so far, to a file and back into an accumulator of the same sizes: going on from there gives the
-  /// bits of not having stopped.
+  /// bits of not having stopped. Error where rows were on another device.
   size_t state_bytes() const;
   void save_state(AtomicFile& file) const;
   void load_state(const InputFile& file, int64_t offset);
@@ -40,6 +43,7 @@ class GramAccumulator {
   template <class T>
   void collect(const Tensor& rows, int64_t from, int64_t count);
   void flush();
+  void add_on_device(const Tensor& rows, const Tensor& residuals);
 
   Tiling tiling_;
   int64_t right_hand_sides_, rows_ = 0, filled_ = 0;
@@ -47,7 +51,8 @@ class GramAccumulator {
   Buffer block_;      // [tile, row, column in tile]
   Buffer residuals_;  // [R, row]
   SymmetricMatrix matrix_;
-  Buffer sums_;  // [R, P padded]
+  Buffer sums_;                         // [R, P padded]
+  Tensor device_matrix_, device_sums_;  // of rows on another device: [P, P], [P, R]
 };
 
 /// Θ = J Jᵀ [m, m] for rows [..., P] float32 or float64 in memory (leading axes flattened in order); half the products.

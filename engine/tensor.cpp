@@ -266,6 +266,13 @@ Tensor gather_rows(const Tensor& source, std::span<const int64_t> positions) {
   for (const int64_t p : positions)
     require(p >= 0 && p < source.extent(0), "row {} of {}, which has {}", p, source.describe(), source.extent(0));
   if (out.elements() == 0) return out;
+  if (source.device() != Device::cpu) {
+    Shape first = Shape::filled(source.rank(), 1);
+    first[0] = shape[0];
+    const Tensor index = Tensor::from<int64_t>(first, positions).to(source.device());
+    backend_of(source).gather(source, -source.rank(), index.expand(shape), out);
+    return out;
+  }
   const Tensor rows = source.contiguous();
   const int64_t row = out.elements() / out.extent(0);
   for_any(out.dtype(), [&](auto zero) {

@@ -199,3 +199,12 @@ put("record", "all", json.dumps(sealed({
     "result": {**result, "entry": 2, "most_affected": [{"id": 1, "label": 1, "predicted_change": 0.2}]}, "measured": measured,
     "signature": {"algorithm": "Ed25519", "key_sha256": "6", "value": "7"},
     "metrics": {"before": values, "after": values, "linearisation_error": dict.fromkeys(sets)}})).encode())
+
+hashes = (b"a" * 64 + b"\n") * 2
+put("state", "two", safetensors({
+    "optimum": ("F64", [3], bytes(24)), "logits": ("F64", [2, 2], bytes(32)), "reference": ("F64", [3], bytes(24)),
+    "reference_logits": ("F64", [2, 2], bytes(32)), "ids": ("I64", [2], struct.pack("<2q", 7, 3)),
+    "labels": ("I64", [2], struct.pack("<2q", 0, 1)), "row_parts": ("I64", [1, 2], struct.pack("<2q", 0, 2)),
+    "probe_positions": ("I64", [1], struct.pack("<q", 1)), "probe": ("F32", [1, 2, 2, 1], bytes(16)),
+    "present": ("U8", [2], bytes([1, 0])), "sample_hashes": ("U8", [len(hashes)], hashes),
+    "row_hashes": ("U8", [len(hashes)], hashes)}))

@@ -134,13 +134,14 @@ void load_state(Module& module, const NamedTensors& tensors, const std::string& 
   const std::map<std::string, Tensor> given(tensors.begin(), tensors.end());
   for (auto& [name, tensor] : state(module))
     if (const auto found = given.find(name); found != given.end())
-      tensor.copy_from(found->second.reshape(tensor.shape()));
+      tensor.copy_from(found->second.reshape(tensor.shape()).to(tensor.device()));
 }
 
 SafeTensors model_file(const Model& model, std::map<std::string, std::string> metadata, const NamedTensors& extra) {
   std::erase_if(metadata, [](const auto& entry) { return entry.first.starts_with("model."); });
   metadata.merge(model.config.to_map());
   NamedTensors tensors = state(*model);
+  for (auto& [name, tensor] : tensors) tensor = tensor.to(Device::cpu);
   for (const auto& entry : extra) {
     require(entry.first.starts_with("fastntk."), "an extra tensor of a model file must be named 'fastntk.…', got '{}'",
             entry.first);

@@ -41,7 +41,7 @@ Variable BatchNorm2d::forward(const Pass& pass, const Variable& x, const Variabl
   const Tensor mean = first ? mean_.value : mean_.value.clone(),
                variance = first ? variance_.value : variance_.value.clone();
   const Variable y = add_defined(batch_norm_train(x, gamma, beta, mean, variance, momentum_, epsilon_), residual);
-  Tensor batches = batches_.value;  // another handle of the same element
+  Tensor batches = batches_.value;  // another handle of the same element, which is on the host
   if (first) *batches.mutable_data<int64_t>() += 1;
   return rectify ? relu(y) : y;
 }

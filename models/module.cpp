@@ -103,6 +103,11 @@ DType Module::dtype() const {
   return p->value.dtype();
 }
 
+Device Module::device() const {
+  const Parameter* const p = first_parameter();
+  return p ? p->value.device() : Device::cpu;
+}
+
 void Module::to(DType dtype) {
   require(is_floating(dtype), "a model is float32 or float64, not {}", name_of(dtype));
   for (const auto& [name, p] : named_parameters()) p->value = p->value.to(dtype);
@@ -112,7 +117,8 @@ void Module::to(DType dtype) {
 
 void Module::to(Device device) {
   for (const auto& [name, p] : named_parameters()) p->value = p->value.to(device);
-  for (const auto& [name, b] : named_buffers()) b->value = b->value.to(device);
+  for (const auto& [name, b] : named_buffers())
+    if (is_floating(b->value.dtype())) b->value = b->value.to(device);
 }
 
 void Module::copy_state(const Module& from, const std::string& except) {

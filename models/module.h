@@ -88,7 +88,10 @@ class Module {
   DType dtype() const;
   /// Converts parameters and floating-point buffers to another type.
   void to(DType dtype);
-  /// Moves parameters and buffers to the memory of another device.
+  /// The device whose memory the parameters are in; the CPU where there are none.
+  Device device() const;
+  /// Moves parameters and floating-point buffers to the memory of another device; what counts (num_batches_tracked)
+  /// stays on the host.
   void to(Device device);
   /// Copies the values of all parameters and buffers of a module with the same names and shapes; those of the child
   /// named `except` stay as they are.

@@ -168,7 +168,8 @@ Tensor gather(const Module& model, const Subset& subset) {
   Tensor theta({subset.size()}, DType::float64);
   for (size_t i = 0; i < parameters.size(); i++) {
     const auto& [index, name, shape, offset] = subset.entries[i];
-    theta.slice(0, offset, offset + shape.elements()).copy_from(parameters[i]->value.reshape({shape.elements()}));
+    theta.slice(0, offset, offset + shape.elements())
+        .copy_from(parameters[i]->value.reshape({shape.elements()}).to(Device::cpu));
   }
   return theta;
 }
@@ -180,7 +181,7 @@ void scatter(Module& model, const Subset& subset, const Tensor& theta) {
   for (size_t i = 0; i < parameters.size(); i++) {
     const auto& [index, name, shape, offset] = subset.entries[i];
     Tensor value = parameters[i]->value;  // another handle of the same elements
-    value.copy_from(theta.slice(0, offset, offset + shape.elements()).reshape(shape));
+    value.copy_from(theta.slice(0, offset, offset + shape.elements()).reshape(shape).to(value.device()));
   }
 }
 

@@ -53,7 +53,7 @@ int64_t addition_size(const Module& model, const std::string& kind);
 /// structure.
 std::vector<const Parameter*> parameters_of(const Module& model, const Subset& subset);
 
-/// θ, float64 [P].
+/// θ, float64 [P], on the host.
 Tensor gather(const Module& model, const Subset& subset);
 /// Sets the parameters from θ [P] (any floating-point type, rounded to the model's).
 void scatter(Module& model, const Subset& subset, const Tensor& theta);

@@ -117,6 +117,7 @@ int64_t ModelConfig::positive_option(const std::string& name) const {
 Model Model::clone() const {
   Model copy = build_model(config);
   copy->to(module->dtype());
+  copy->to(module->device());
   copy->copy_state(*module);
   return copy;
 }

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "engine/device.h"
 #include "engine/functional.h"
 #include "engine/ops/reduce.h"
-#include "engine/parallel.h"
 #include "models/pass.h"
 
 namespace fastntk {
@@ -17,7 +17,7 @@ constexpr int64_t wave = 32;  // tiles whose products are in memory at once
 struct Parameters {
   Tensors theta, v;
   Parameters(const Module& model, const Subset& subset, const Tensor& direction) {
-    const Tensor typed = direction.to(model.dtype());
+    const Tensor typed = direction.to(model.dtype()).to(model.device());
     const Shape lead = direction.shape().leading(direction.rank() - 1);
     const auto parameters = parameters_of(model, subset);
     for (size_t k = 0; k < parameters.size(); k++) {
@@ -45,9 +45,10 @@ Tensor sum_over_tiles(const Module& model, const Subset& subset, const Samples& 
   double* const sum_out = total.mutable_data<double>();
   for (int64_t first = 0; first < tiles; first += wave) {
     std::vector<Tensors> parts(static_cast<size_t>(std::min(wave, tiles - first)));
-    parallel_for(static_cast<int64_t>(parts.size()), [&](int64_t i) {
+    for_parts(model.device(), static_cast<int64_t>(parts.size()), [&](int64_t i) {
       const int64_t from = (first + i) * tile, to = std::min(n, from + tile);
-      const Tensor inputs = samples.inputs.slice(0, from, to), labels = samples.labels.slice(0, from, to);
+      const Tensor inputs = samples.inputs.slice(0, from, to).to(model.device()),
+                   labels = samples.labels.slice(0, from, to).to(model.device());
       const Function f = [&](const std::vector<Variable>& theta) {
         return model.forward(Pass(model, subset, theta), inputs);
       };

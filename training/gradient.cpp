@@ -2,15 +2,19 @@
 
 #include <cmath>
 
+#include "engine/backend.h"
+#include "engine/device.h"
 #include "engine/ops/reduce.h"
-#include "engine/parallel.h"
 
 namespace fastntk {
 namespace {
 
 constexpr int64_t gradient_tile = 8;  // samples; part of what the bits depend on
 constexpr int64_t predict_tile = 8;
-constexpr int64_t wave = 32;  // tiles whose gradients are in memory at once
+constexpr int64_t wave = 32;          // tiles whose gradients are in memory at once
+constexpr int64_t device_tile = 256;  // samples of a tile where a device does it all at once
+
+int64_t tile_on(Device device, int64_t tile) { return device == Device::cpu ? tile : device_tile; }
 
 struct TileGradient {
   double loss = 0;
@@ -24,10 +28,11 @@ TileGradient tile_gradient(const Module& model, const Subset& subset, Mode mode,
   Pass pass = Pass::shared(model, subset, tape, mode);
   pass.set_recompute(recompute);
   if (random) pass.draw_from(model, *random, first_sample);
-  const Variable total = sum(loss.evaluate(model.forward(pass, inputs), labels, smoothing));
+  const Device device = model.device();
+  const Variable total = sum(loss.evaluate(model.forward(pass, inputs.to(device)), labels.to(device), smoothing));
   TileGradient out;
   out.loss = total.value.item();
-  if (total.active()) out.leaves = tape.vjp(total, Tensor::scalar(1, total.dtype()), pass.leaves());
+  if (total.active()) out.leaves = tape.vjp(total, Tensor::scalar(1, total.dtype(), device), pass.leaves());
   return out;
 }
 
@@ -37,14 +42,15 @@ BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mod
                              const Tensor& labels, const Loss& loss, double smoothing,
                              const std::optional<Random>& random, bool recompute) {
   const bool whole = mode == Mode::train && !model.separates_samples();
-  const int64_t n = inputs.extent(0), tile = whole ? n : gradient_tile, tiles = (n + tile - 1) / tile;
+  const Device device = model.device();
+  const int64_t n = inputs.extent(0), tile = whole ? n : tile_on(device, gradient_tile), tiles = (n + tile - 1) / tile;
   const auto part = [&](const Tensor& t, int64_t i) { return t.slice(0, i * tile, std::min(n, (i + 1) * tile)); };
   BatchGradient out;
-  std::vector<std::vector<double>> sums(subset.entries.size());
-  for (size_t k = 0; k < sums.size(); k++) sums[k].assign(static_cast<size_t>(subset.entries[k].shape.elements()), 0);
+  std::vector<Tensor> sums;
+  for (const Subset::Entry& e : subset.entries) sums.push_back(Tensor::zeros(e.shape, DType::float64, device));
   for (int64_t first = 0; first < tiles; first += wave) {
     std::vector<TileGradient> results(static_cast<size_t>(std::min(wave, tiles - first)));
-    parallel_for(static_cast<int64_t>(results.size()), [&](int64_t i) {
+    for_parts(device, static_cast<int64_t>(results.size()), [&](int64_t i) {
       results[static_cast<size_t>(i)] =
           tile_gradient(model, subset, mode, part(inputs, first + i), part(labels, first + i), loss, smoothing, random,
                         (first + i) * tile, recompute, false);
@@ -61,16 +67,12 @@ BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mod
       }
       for (size_t k = 0; k < results[i].leaves.size(); k++) {
         if (!results[i].leaves[k].defined()) continue;
-        const Tensor g = results[i].leaves[k].value.contiguous();
-        for_floating(g.dtype(), "a gradient", [&](auto zero) {
-          const auto* const p = g.data<decltype(zero)>();
-          for (size_t e = 0; e < sums[k].size(); e++) sums[k][e] += static_cast<double>(p[e]);
-        });
+        const Tensor g = results[i].leaves[k].value.reshape(sums[k].shape()).to(DType::float64);
+        backend(device).map(BinaryKind::add, sums[k], g, sums[k]);
       }
     }
   }
-  for (size_t k = 0; k < sums.size(); k++)
-    out.gradient.push_back(Tensor::from<double>(subset.entries[k].shape, sums[k]).to(inputs.dtype()));
+  for (const Tensor& sum : sums) out.gradient.push_back(sum.to(inputs.dtype()));
   return out;
 }
 
@@ -88,12 +90,13 @@ Tensor stack_rows(const std::vector<Tensor>& parts) {
 }
 
 Tensor predict(const Module& model, const Tensor& inputs) {
-  const int64_t n = inputs.extent(0), tiles = (n + predict_tile - 1) / predict_tile;
+  const Device device = model.device();
+  const int64_t n = inputs.extent(0), tile = tile_on(device, predict_tile), tiles = (n + tile - 1) / tile;
   require(n > 0, "a prediction needs at least one sample");
   std::vector<Tensor> parts(static_cast<size_t>(tiles));
-  parallel_for(tiles, [&](int64_t i) {
-    parts[static_cast<size_t>(i)] =
-        model.forward(Pass(Mode::eval), inputs.slice(0, i * predict_tile, std::min(n, (i + 1) * predict_tile))).value;
+  for_parts(device, tiles, [&](int64_t i) {
+    const Tensor part = inputs.slice(0, i * tile, std::min(n, (i + 1) * tile)).to(device);
+    parts[static_cast<size_t>(i)] = model.forward(Pass(Mode::eval), part).value.to(inputs.device());
   });
   return stack_rows(parts);
 }

@@ -12,9 +12,11 @@ namespace fastntk {
 /// Σ of per-sample losses over a batch and its gradient in the parameters of a subset.
 struct BatchGradient {
   double loss = 0;               ///< Σ ℓ
-  std::vector<Tensor> gradient;  ///< one per entry of the subset, the model's type, in the parameter's shape
+  std::vector<Tensor> gradient;  ///< one per entry of the subset, in the parameter's shape, type and device
 };
 
+/// Here and below, inputs are in any memory, and go to the model's device tile by tile.
+///
 /// The batch goes through in fixed tiles of samples, each with a tape of its own on one thread, and the tiles'
 /// gradients are added in order in float64: the bits do not depend on the number of threads. In train mode it goes
 /// through whole unless the model separates_samples(): batch norm couples them. A loss that is not finite is an error
@@ -27,7 +29,7 @@ BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mod
 /// Tensors [n₁, …], [n₂, …], … one after the other: [n₁ + n₂ + …, …].
 Tensor stack_rows(const std::vector<Tensor>& parts);
 
-/// Logits [n, C] of inputs [n, H, W, channels] in eval mode, tile by tile on all threads.
+/// Logits [n, C] of inputs [n, H, W, channels] in eval mode, tile by tile on all threads; in the inputs' memory.
 Tensor predict(const Module& model, const Tensor& inputs);
 
 /// Σ ℓ + ½ρ‖θ − θ0‖² over a set in eval mode, and the norm of its gradient.

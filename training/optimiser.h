@@ -19,9 +19,9 @@ struct OptimiserConfig {
 /// Updates as in torch.optim: sgd  v ← μv + g, θ ← θ − lr (v, or g + μv with Nesterov); adam with bias correction.
 class Optimiser {
  public:
-  /// `parameters` are updated in place by step().
+  /// `parameters` are updated in place by step(), in the memory of their device, where the state is too.
   Optimiser(const OptimiserConfig& config, std::vector<Tensor> parameters);
-  /// One step with these gradients (one per parameter, same shape and type).
+  /// One step with these gradients (one per parameter, same shape, type and device).
   void step(const std::vector<Tensor>& gradients, double learning_rate);
 
   /// All there is to continue from: one or two tensors per parameter and the number of steps taken.

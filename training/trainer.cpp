@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "engine/backend.h"
+#include "engine/device.h"
 #include "engine/parse_number.h"
 #include "engine/progress.h"
 #include "engine/safetensors.h"
@@ -24,10 +26,11 @@ std::string fingerprint(const Module& model, const Subset& subset, const Samples
   for (const auto& entry : subset.entries) hash.add(entry.name + entry.shape.str());
   const auto add_tensor = [&](const std::string& name, const Tensor& value) {
     hash.add(name + "=" + value.describe() + ";");
-    hash.add(bytes_of(value.contiguous()));
+    hash.add(bytes_of(value.to(Device::cpu).contiguous()));
   };
   for (const auto& [name, p] : model.named_parameters()) add_tensor(name, p->value);
   for (const auto& [name, b] : model.named_buffers()) add_tensor(name, b->value);
+  if (model.device() != Device::cpu) hash.add(std::string("device=") + name_of(model.device()));
   hash.add(bytes_of(samples.inputs.contiguous()));
   hash.add(bytes_of(samples.labels.contiguous()));
   return hash.hex();
@@ -57,7 +60,7 @@ struct State {
                      {"run", run},
                      {"step", std::to_string(step)},
                      {"optimiser_steps", std::to_string(optimiser.steps())}};
-    file.tensors = tensors();
+    for (const auto& [name, tensor] : tensors()) file.tensors.emplace_back(name, tensor.to(Device::cpu));
     file.tensors.emplace_back("epoch_loss",
                               Tensor::from<double>({static_cast<int64_t>(epoch_loss.size())}, epoch_loss));
     file.save(path);
@@ -83,7 +86,7 @@ struct State {
       const Tensor& saved = find(name);
       require(saved.shape() == tensor.shape() && saved.dtype() == tensor.dtype(), "{}: '{}' is {}, expected {}", path,
               name, saved.describe(), tensor.describe());
-      tensor.copy_from(saved);
+      tensor.copy_from(saved.to(tensor.device()));
     }
     const auto count = [&](const char* key) {
       const auto value = parse_number<int64_t>(meta(key));
@@ -104,18 +107,23 @@ std::vector<Tensor> tuned(Module& model, const Subset& subset) {
 }
 
 // gradient of the mean loss over the batch, plus λ (θ − θ0).
-void regularise(std::vector<Tensor>& gradient, const Subset& subset, const std::vector<Tensor>& theta,
-                const Tensor& theta0, double scale, double l2) {
-  const double* const start = theta0.data<double>();
-  for (size_t k = 0; k < gradient.size(); k++)
-    for_floating(gradient[k].dtype(), "a gradient", [&](auto zero) {
-      using T = decltype(zero);
-      T* const g = gradient[k].mutable_data<T>();
-      const T* const t = theta[k].data<T>();
-      const double* const s = start + subset.entries[k].offset;
-      for (int64_t e = 0; e < gradient[k].elements(); e++)
-        g[e] = static_cast<T>(static_cast<double>(g[e]) * scale + l2 * (static_cast<double>(t[e]) - s[e]));
-    });
+void regularise(std::vector<Tensor>& gradient, const std::vector<Tensor>& theta, const std::vector<Tensor>& theta0,
+                double scale, double l2) {
+  for (size_t k = 0; k < gradient.size(); k++) {
+    const Backend& device = backend_of(theta[k]);
+    const auto scaled = [&](const Tensor& x, double factor) {
+      Tensor out(x.shape(), DType::float64, x.device());
+      device.map(UnaryKind::scale, factor, x.to(DType::float64), out);
+      return out;
+    };
+    Tensor g = scaled(gradient[k], scale);
+    if (l2 > 0) {
+      Tensor pull(theta[k].shape(), DType::float64, theta[k].device());
+      device.map(BinaryKind::subtract, theta[k].to(DType::float64), theta0[k], pull);
+      device.map(BinaryKind::add, g, scaled(pull, l2), g);
+    }
+    gradient[k] = g.to(gradient[k].dtype());
+  }
 }
 
 }  // namespace
@@ -163,6 +171,10 @@ TrainResult train(Module& model, const Subset& subset, const Samples& samples, c
   const std::string run = checkpoint ? fingerprint(model, subset, samples, config) : "";
   if (checkpoint && file_exists(*checkpoint)) State(state).load(*checkpoint, run);
 
+  std::vector<Tensor> start;  // θ0 beside each parameter
+  for (const Subset::Entry& e : subset.entries)
+    start.push_back(theta0.slice(0, e.offset, e.offset + e.shape.elements()).reshape(e.shape).to(model.device()));
+
   const Stopwatch clock;
   double saved_at = 0;
   Progress progress(title, (stop - result.steps) * config.batch_size, "samples");
@@ -179,7 +191,7 @@ TrainResult train(Module& model, const Subset& subset, const Samples& samples, c
     BatchGradient g =
         batch_gradient(model, subset, config.mode, inputs, part.labels, loss, config.label_smoothing,
                        Random(random.stream(layer_stream).bits(static_cast<uint64_t>(step))), config.recompute);
-    regularise(g.gradient, subset, theta, theta0, 1 / static_cast<double>(to - from), config.l2);
+    regularise(g.gradient, theta, start, 1 / static_cast<double>(to - from), config.l2);
     optimiser.step(g.gradient, config.schedule.rate(config.learning_rate, step, steps));
     if (batch == 0) result.epoch_loss.push_back(0);
     result.epoch_loss.back() += g.loss / static_cast<double>(n);

@@ -256,8 +256,9 @@ std::vector<ReportRow> run_tasks(Module& model, const Finetuned& finetuned, cons
                       .products = std::make_shared<JacobianOperator>(model, subset, data.inputs, finetuned.theta_star)};
         return;
       }
-      Jacobian j = jacobian(model, subset, data.inputs, config.jacobian);
-      linearised = {std::move(j.rows), std::move(j.logits), data.labels};
+      // Rows are left where the network is.
+      Jacobian j = jacobian(model, subset, data.inputs.to(model.device()), config.jacobian);
+      linearised = {std::move(j.rows), j.logits.to(Device::cpu), data.labels};
     });
   const Loss& loss = find_loss(config.finetune.loss);
   const double rho = ridge_of(config.finetune, data.size());

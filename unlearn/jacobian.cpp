@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "engine/blas.h"
+#include "engine/device.h"
 #include "engine/ops/convolution.h"
 #include "engine/parallel.h"
 #include "engine/precision.h"
@@ -20,7 +21,13 @@ namespace {
 // for several of them, as long as that is not much; more only where layers are small. Larger tiles are not faster and
 // take more memory (bench/run.sh shows both).
 constexpr double few_samples = 4, few_samples_bytes = 5.5 * (1 << 20), layer_bytes = 2.2 * (1 << 20);
+constexpr int64_t largest_tile = 64;
 constexpr int64_t derivative_tile = 4;
+// The same of a device, which is to be filled by one tile.
+constexpr double device_layer_bytes = 256.0 * (1 << 20);
+constexpr int64_t device_largest_tile = 1024, device_derivative_tile = 256;
+// Of a device's free memory, what the sweeps may use unless a budget is given.
+constexpr double device_share = 0.8;
 
 // A classifier at the end of a tape, f = W v + b with v the features of each sample, through which alone all that is
 // not its own depends on the parameters.
@@ -171,8 +178,10 @@ void head_rows(Tape& tape, const Variable& f, std::span<const Variable> leaves, 
 JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tensor& inputs,
                            const JacobianOptions& options) {
   check_inputs(model, subset, inputs);
+  const Device device = model.device();
   // One sample through the model says how large its layers are.
-  const Sizes plain = sizes_of(model, subset, inputs.slice(0, 0, 1), options, false);
+  const Tensor sample = inputs.slice(0, 0, 1).to(device);
+  const Sizes plain = sizes_of(model, subset, sample, options, false);
   const double layer = static_cast<double>(plain.largest * static_cast<int64_t>(size_of(inputs.dtype())));
   const double row = static_cast<double>(subset.size()) * static_cast<double>(size_of(inputs.dtype()));
 
@@ -187,28 +196,37 @@ JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tens
     return static_cast<double>(tile) * (saved + stack * (4 * layer + row) + held * row);
   };
   const int64_t least = options.tile ? std::min(options.tile, inputs.extent(0)) : 1;
-  const double budget = options.memory ? static_cast<double>(options.memory) / thread_count() : 0;
+  auto memory = static_cast<double>(options.memory);
+  if (memory == 0 && device != Device::cpu)
+    memory = device_share * static_cast<double>(device_memory(device).free_bytes());
+  const double budget = memory / parts_at_once(device);
   const int64_t fewest = options.classes ? std::min(options.classes, plan.rows) : 1;
   plan.recompute = options.recompute == Recompute::always ||
                    (options.recompute == Recompute::automatic && budget > 0 && bytes(least, fewest) > budget);
-  if (plan.recompute) saved = sizes_of(model, subset, inputs.slice(0, 0, 1), options, true).saved;
+  if (plan.recompute) saved = sizes_of(model, subset, sample, options, true).saved;
   plan.classes = options.classes ? std::min(options.classes, plan.rows) : std::min<int64_t>(plan.rows, 16);
   if (budget > 0 && !options.classes)
     while (plan.classes > 1 && bytes(least, plan.classes) > budget) plan.classes = (plan.classes + 1) / 2;
   const double stack_bytes = layer * static_cast<double>(plan.classes);
-  const double samples = std::max(std::min(few_samples, few_samples_bytes / stack_bytes), layer_bytes / stack_bytes);
-  plan.tile = options.tile ? options.tile : std::clamp<int64_t>(static_cast<int64_t>(samples), 1, 64);
+  const double samples = device == Device::cpu ? std::max(std::min(few_samples, few_samples_bytes / stack_bytes),
+                                                          layer_bytes / stack_bytes)
+                                               : device_layer_bytes / stack_bytes;
+  plan.tile = options.tile ? options.tile
+                           : std::clamp<int64_t>(static_cast<int64_t>(samples), 1,
+                                                 device == Device::cpu ? largest_tile : device_largest_tile);
   if (budget > 0 && !options.tile)
     while (plan.tile > 1 && bytes(plan.tile, plan.classes) > budget) plan.tile /= 2;
   plan.tile = std::min(plan.tile, inputs.extent(0));
   plan.bytes_per_thread = static_cast<size_t>(bytes(plan.tile, plan.classes));
   // A tile or a number of classes that was asked for is kept.
-  const double smallest = std::ceil(bytes(least, fewest) * thread_count());
+  const double smallest = std::ceil(bytes(least, fewest) * parts_at_once(device));
   if (budget > 0 && bytes(plan.tile, plan.classes) > budget)
-    throw UsageError(fmt::format(
-        "a Jacobian of this model does not fit into {} on {} threads; the smallest budget that does is {} bytes ({})",
-        format_bytes(static_cast<double>(options.memory)), thread_count(), static_cast<size_t>(smallest),
-        format_bytes(smallest)));
+    throw UsageError(
+        fmt::format("a Jacobian of this model does not fit into {} {}; the smallest budget that does is {} bytes ({})",
+                    format_bytes(memory),
+                    device == Device::cpu ? fmt::format("on {} threads", thread_count())
+                                          : fmt::format("of the device {}", name_of(device)),
+                    static_cast<size_t>(smallest), format_bytes(smallest)));
   return plan;
 }
 
@@ -216,19 +234,20 @@ namespace {
 
 void run_sweeps(const JacobianPlan& plan, const Module& model, const Subset& subset, const Tensor& inputs,
                 const JacobianOptions& options, const RowSink& sink) {
+  const Device device = model.device();
   const int64_t n = inputs.extent(0), tiles = (n + plan.tile - 1) / plan.tile, C = plan.outputs;
   std::optional<Progress> progress;
   if (!options.title.empty()) progress.emplace(options.title, n, "samples");
-  parallel_for(tiles, [&](int64_t i) {
+  for_parts(device, tiles, [&](int64_t i) {
     check_interrupt();
     const int64_t first = i * plan.tile, count = std::min(plan.tile, n - first);
-    Tensor rows({count, C, subset.size()}, inputs.dtype(), inputs.device());
+    Tensor rows({count, C, subset.size()}, inputs.dtype(), device);
     Tensor logits;
     {
       Tape tape;
       Pass pass = make_pass(model, subset, options, tape, first, count);
       pass.set_recompute(plan.recompute);
-      const Variable f = model.forward(pass, inputs.slice(0, first, first + count));
+      const Variable f = model.forward(pass, inputs.slice(0, first, first + count).to(device));
       logits = f.value;
       if (f.active()) {
         const auto leaves = pass.leaves().first(subset.entries.size());
@@ -252,10 +271,10 @@ void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inpu
   run_sweeps(plan_jacobian(model, subset, inputs, options), model, subset, inputs, options, sink);
 }
 
-std::string row_arithmetic() {
-  return fmt::format("convolutions {}, linear layers {}",
-                     convolution_algorithm() == ConvolutionAlgorithm::exact ? "exact" : "fast",
-                     name_of(linear_precision()));
+std::string row_arithmetic(Device device) {
+  return fmt::format(
+      "convolutions {}, linear layers {}{}", convolution_algorithm() == ConvolutionAlgorithm::exact ? "exact" : "fast",
+      name_of(linear_precision()), device == Device::cpu ? "" : fmt::format(", by the device {}", name_of(device)));
 }
 
 Jacobian jacobian(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options) {
@@ -264,8 +283,8 @@ Jacobian jacobian(const Module& model, const Subset& subset, const Tensor& input
   Jacobian out{Tensor({n, C}, inputs.dtype(), inputs.device()),
                Tensor({n, C, subset.size()}, inputs.dtype(), inputs.device())};
   run_sweeps(plan, model, subset, inputs, options, [&](int64_t first, const Tensor& logits, const Tensor& rows) {
-    out.logits.slice(0, first, first + logits.extent(0)).copy_from(logits);
-    out.rows.slice(0, first, first + rows.extent(0)).copy_from(rows);
+    out.logits.slice(0, first, first + logits.extent(0)).copy_from(logits.to(inputs.device()));
+    out.rows.slice(0, first, first + rows.extent(0)).copy_from(rows.to(inputs.device()));
   });
   return out;
 }
@@ -274,14 +293,15 @@ DirectionalDerivative directional_derivative(const Module& model, const Subset& 
                                              const Tensor& v) {
   check_inputs(model, subset, inputs);
   require(v.shape() == Shape{subset.size()}, "a direction of {} parameters, got {}", subset.size(), v.shape().str());
-  const Tensor direction = v.to(inputs.dtype());
-  const int64_t n = inputs.extent(0), tiles = (n + derivative_tile - 1) / derivative_tile;
+  const Device device = model.device();
+  const Tensor direction = v.to(inputs.dtype()).to(device);
+  const int64_t tile = device == Device::cpu ? derivative_tile : device_derivative_tile;
+  const int64_t n = inputs.extent(0), tiles = (n + tile - 1) / tile;
   std::vector<Tensor> logits(static_cast<size_t>(tiles)), derivatives(static_cast<size_t>(tiles));
-  parallel_for(tiles, [&](int64_t i) {
+  for_parts(device, tiles, [&](int64_t i) {
     Tape tape;
     const Pass pass = Pass::shared(model, subset, tape);
-    const Variable f =
-        model.forward(pass, inputs.slice(0, i * derivative_tile, std::min(n, (i + 1) * derivative_tile)));
+    const Variable f = model.forward(pass, inputs.slice(0, i * tile, std::min(n, (i + 1) * tile)).to(device));
     std::vector<std::pair<Variable, Variable>> tangents;
     for (size_t k = 0; k < subset.entries.size(); k++) {
       const auto& e = subset.entries[k];
@@ -290,8 +310,9 @@ DirectionalDerivative directional_derivative(const Module& model, const Subset& 
           direction.slice(0, e.offset, e.offset + e.shape.elements()).reshape(pass.leaves()[k].shape()));
     }
     const Variable d = f.active() ? tape.jvp(tangents, f) : Variable{};
-    logits[static_cast<size_t>(i)] = f.value;
-    derivatives[static_cast<size_t>(i)] = d.defined() ? d.value : Tensor::zeros(f.shape(), f.dtype(), f.value.device());
+    logits[static_cast<size_t>(i)] = f.value.to(inputs.device());
+    derivatives[static_cast<size_t>(i)] =
+        d.defined() ? d.value.to(inputs.device()) : Tensor::zeros(f.shape(), f.dtype(), inputs.device());
   });
   return {stack_rows(logits), stack_rows(derivatives)};
 }

@@ -12,8 +12,8 @@ namespace fastntk {
 enum class Recompute : uint8_t { automatic, never, always };
 
 struct JacobianOptions {
-  /// Bytes that the sweeps may use on top of the model, the inputs and the result; 0: no limit. The plan adapts, the
-  /// bits do not change.
+  /// Bytes of the model's device that the sweeps may use on top of the model, the inputs and the result; 0: no limit,
+  /// but four fifths of what is free on a GPU. The plan adapts; on the CPU the bits do not change.
   size_t memory = 0;
   int64_t tile = 0;     ///< samples per sweep; 0: chosen from the size of the layers, so that they stay in cache
   int64_t classes = 0;  ///< cotangents per sweep; 0: all, unless memory forbids
@@ -40,18 +40,21 @@ struct JacobianPlan {
 JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tensor& inputs,
                            const JacobianOptions& options);
 
-/// What a sweep hands out: samples [first, first + count), logits [count, C], rows [count, C, P] in the model's type.
+/// What a sweep hands out: samples [first, first + count), logits [count, C], rows [count, C, P] in the model's type
+/// and in the memory of its device.
 using RowSink = std::function<void(int64_t first, const Tensor& logits, const Tensor& rows)>;
 
 /// Runs the sweeps over inputs [n, H, W, channels], tiles spread over the threads; `sink` is called from them, once per
-/// tile.
+/// tile. The inputs may be in any memory; a tile of them at a time goes to the model's device.
 void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options,
                    const RowSink& sink);
 
-/// Which algorithms rows are computed by: of convolutions, and the precision of linear layers. Rows by others differ.
-std::string row_arithmetic();
+/// Which algorithms rows are computed by: of convolutions, the precision of linear layers, the device. Rows by others
+/// differ.
+std::string row_arithmetic(Device device = Device::cpu);
 
-/// logits [n, C] and rows [n, C, P]: row (i, c) is ∂f_c(x_i)/∂θ, columns in the order of the subset.
+/// logits [n, C] and rows [n, C, P] in the memory of the inputs: row (i, c) is ∂f_c(x_i)/∂θ, columns in the order of
+/// the subset.
 struct Jacobian {
   Tensor logits, rows;
 };

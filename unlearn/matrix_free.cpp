@@ -5,14 +5,15 @@
 #include <cmath>
 #include <limits>
 
-#include "engine/parallel.h"
+#include "engine/device.h"
 #include "engine/progress.h"
 #include "engine/random.h"
 
 namespace fastntk {
 namespace {
 
-constexpr int64_t batch = 8;  // samples that are recorded together; fixed, because sums follow it
+// Samples that are recorded together; fixed, because sums follow it.
+int64_t batch_on(Device device) { return device == Device::cpu ? 8 : 256; }
 
 using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 using Map = Eigen::Map<RowMajor>;
@@ -41,7 +42,7 @@ class RecordedBatch {
   std::vector<Tensor> transposed_times(const Variable& u) {
     std::vector<Tensor> out;
     for (const Variable& g : tape_.vjp(logits_, u, pass_.leaves()))
-      out.push_back(g.defined() ? g.value.contiguous() : Tensor());
+      out.push_back(g.defined() ? g.value.contiguous().to(Device::cpu) : Tensor());
     return out;
   }
 
@@ -77,7 +78,7 @@ JacobianOperator::JacobianOperator(Module& model, const Subset& subset, Tensor i
           "products with a Jacobian need inputs [n, …] of the model's type with n > 0, got {}", inputs_.describe());
   require(theta_star_.shape() == Shape{subset.size()}, "θ* of {} parameters, got {}", subset.size(),
           theta_star_.shape().str());
-  classes_ = model.forward(Pass(), inputs_.slice(0, 0, 1)).extent(1);
+  classes_ = model.forward(Pass(), inputs_.slice(0, 0, 1).to(model.device())).extent(1);
 }
 
 // x: v as [R, P] in the model's type for forward and both, or u as [1, |S|, C] for backward. Results float64 [|S|, C,
@@ -85,34 +86,38 @@ JacobianOperator::JacobianOperator(Module& model, const Subset& subset, Tensor i
 Tensor JacobianOperator::apply(Product product, const std::vector<int64_t>& positions, const Tensor& x, int64_t stack,
                                const Tensor& weights) const {
   const auto n = static_cast<int64_t>(positions.size());
+  const Device device = model_.device();
+  const int64_t batch = batch_on(device);
   const int64_t C = classes_, P = parameters(), batches = (n + batch - 1) / batch;
   Tensor out = Tensor::zeros(product == Product::forward ? Shape{n, C, stack} : Shape{stack, P}, DType::float64);
   const AtParameters at(model_, subset_, theta_star_);
   // As many batches at once as there are threads; their sums are added in the order of the batches.
-  const int64_t together = thread_count();
+  const int64_t together = parts_at_once(device);
+  const Tensor moved = x.to(device);
   for (int64_t group = 0; group < batches; group += together) {
     check_interrupt();
     const int64_t count = std::min(together, batches - group);
     std::vector<std::vector<Tensor>> parts(static_cast<size_t>(count));
-    parallel_for(count, [&](int64_t k) {
+    for_parts(device, count, [&](int64_t k) {
       const int64_t from = (group + k) * batch, to = std::min(n, from + batch), samples = to - from;
       RecordedBatch recorded(
           model_, subset_,
-          rows_at(inputs_, std::span(positions).subspan(static_cast<size_t>(from), static_cast<size_t>(samples))));
+          rows_at(inputs_, std::span(positions).subspan(static_cast<size_t>(from), static_cast<size_t>(samples)))
+              .to(device));
       const Variable& f = recorded.logits();
       if (!f.active()) return;
       Variable cotangent;
       if (product == Product::backward) {
-        cotangent = x.slice(1, from, to);
+        cotangent = moved.slice(1, from, to);
       } else {
-        cotangent = recorded.times(x);
+        cotangent = recorded.times(moved);
         if (!cotangent.defined()) return;
         if (product == Product::forward) {
-          out.slice(0, from, to).copy_from(cotangent.value.to(DType::float64).permute({1, 2, 0}));
+          out.slice(0, from, to).copy_from(cotangent.value.to(Device::cpu).to(DType::float64).permute({1, 2, 0}));
           return;
         }
         if (weights.defined()) {
-          const Tensor df = cotangent.value.to(DType::float64).contiguous();
+          const Tensor df = cotangent.value.to(Device::cpu).to(DType::float64).contiguous();
           Tensor weighted = Tensor::zeros(df.shape(), DType::float64);
           const double* const lambda = weights.data<double>();
           for (int64_t r = 0; r < stack; r++)
@@ -121,7 +126,7 @@ Tensor JacobianOperator::apply(Product product, const std::vector<int64_t>& posi
                 for (int64_t d = 0; d < C; d++)
                   weighted.mutable_data<double>()[(r * samples + s) * C + c] +=
                       lambda[((from + s) * C + c) * C + d] * df.data<double>()[(r * samples + s) * C + d];
-          cotangent = weighted.to(f.dtype());
+          cotangent = weighted.to(f.dtype()).to(device);
         }
       }
       parts[static_cast<size_t>(k)] = recorded.transposed_times(cotangent);
@@ -172,10 +177,12 @@ Tensor JacobianOperator::gram_times(const std::vector<int64_t>& positions, const
 }
 
 size_t measured_product_bytes(const Module& model, const Subset& subset, const Tensor& inputs, int64_t vectors) {
-  const int64_t n = inputs.extent(0), samples = std::min(batch, n), batches = (n + batch - 1) / batch;
-  const Tensor x = Tensor::zeros({vectors, subset.size()}, inputs.dtype());
+  const Device device = model.device();
+  const int64_t n = inputs.extent(0), batch = batch_on(device), samples = std::min(batch, n),
+                batches = (n + batch - 1) / batch;
+  const Tensor x = Tensor::zeros({vectors, subset.size()}, inputs.dtype(), device);
   const auto product = [&] {
-    RecordedBatch recorded(model, subset, inputs.slice(0, 0, samples).clone());
+    RecordedBatch recorded(model, subset, inputs.slice(0, 0, samples).clone().to(device));
     if (!recorded.logits().active()) return;
     if (const Variable df = recorded.times(x); df.defined()) recorded.transposed_times(df);
   };
@@ -183,7 +190,7 @@ size_t measured_product_bytes(const Module& model, const Subset& subset, const T
   const size_t before = memory_statistics().live;
   reset_peak_memory();
   product();
-  return (memory_statistics().peak - before) * static_cast<size_t>(std::min<int64_t>(thread_count(), batches));
+  return (memory_statistics().peak - before) * static_cast<size_t>(std::min<int64_t>(parts_at_once(device), batches));
 }
 
 NystromPreconditioner::NystromPreconditioner(const LinearOperator& a, int64_t n, int64_t rank, double ridge,

@@ -21,14 +21,15 @@ int64_t extent_or_zero(const Tensor& t) { return t.defined() ? t.extent(0) : 0; 
 
 void add_tensor(Sha256& hash, const std::string& name, const Tensor& t) {
   hash.add(fmt::format("{} {}\n", name, t.defined() ? t.describe() : "none"));
-  if (t.defined()) hash.add(bytes_of(t.contiguous()));
+  if (t.defined()) hash.add(bytes_of(t.to(Device::cpu).contiguous()));
 }
 
 // What changes the bits of a kernel, beside what belongs to its representation.
 std::string hash_of(const Module& model, const Subset& subset, const Tensor& inputs, const Tensor& second,
                     const std::string& more) {
   Sha256 hash;
-  hash.add(fmt::format("{}\n{} {} {}\n", more, cpu::name_of(cpu::isa()), blas_kernel_set(), row_arithmetic()));
+  hash.add(
+      fmt::format("{}\n{} {} {}\n", more, cpu::name_of(cpu::isa()), blas_kernel_set(), row_arithmetic(model.device())));
   for (const Subset::Entry& e : subset.entries) hash.add(e.name + "\n");
   for (const auto& [name, p] : model.named_parameters()) add_tensor(hash, name, p->value);
   for (const auto& [name, b] : model.named_buffers()) add_tensor(hash, name, b->value);

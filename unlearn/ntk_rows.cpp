@@ -41,7 +41,9 @@ JacobianOptions sweeping(const Module& model, const RowLayout& layout, const Jac
     pass.watch_linear([&layout, extra, first, count](const Parameter& weight, const Tensor& input) {
       for (const FactoredLayer& layer : layout.layers)
         if (layer.parameter == &weight && extra.defined())
-          extra.slice(0, first, first + count).slice(1, layer.input, layer.input + layer.inputs).copy_from(input);
+          extra.slice(0, first, first + count)
+              .slice(1, layer.input, layer.input + layer.inputs)
+              .copy_from(input.to(extra.device()));
     });
     return pass;
   };
@@ -55,7 +57,8 @@ RowLayout plan_rows(const Module& model, const Subset& subset, const Tensor& inp
           inputs.shape().str());
   RowLayout out;
   out.swept.specification = subset.specification;
-  const Variable f = model.forward(Pass(), inputs.slice(0, 0, 1));
+  const Tensor sample = inputs.slice(0, 0, 1).to(model.device());
+  const Variable f = model.forward(Pass(), sample);
   require(f.rank() == 2, "a kernel needs logits [N, C], the model gives {}", f.shape().str());
   out.classes = f.extent(1);
 
@@ -64,7 +67,7 @@ RowLayout plan_rows(const Module& model, const Subset& subset, const Tensor& inp
   const auto named = model.named_parameters();
   for (size_t i = 0; i < named.size(); i++) parameters[named[i].first] = {i, named[i].second};
   if (factored) {
-    const auto seen = linear_layers_in_use(model, inputs.slice(0, 0, 1));
+    const auto seen = linear_layers_in_use(model, sample);
     for (const auto& [name, module] : model.named_modules()) {
       if (!dynamic_cast<const Linear*>(module)) continue;
       const Parameter* const weight = parameters.at(name + ".weight").second;
@@ -104,7 +107,7 @@ void compute_rows(const Module& model, const RowLayout& layout, const Tensor& in
   jacobian_rows(model, layout.swept, inputs.slice(0, first, last), sweeping(model, layout, options, out.extra),
                 [&](int64_t at, const Tensor&, const Tensor& part) {
                   Tensor to = rows.slice(0, at, at + part.extent(0));
-                  to.copy_from(part);
+                  to.copy_from(part.to(to.device()));
                 });
 }
 
@@ -133,7 +136,7 @@ JacobianPlan plan_sweeps(const Module& model, const RowLayout& layout, const Ten
 double forward_flops(const Module& model, const Tensor& sample) {
   Tape tape;
   const Pass pass = Pass::shared(model, choose(model, "all"), tape);
-  model.forward(pass, sample);
+  model.forward(pass, sample.to(model.device()));
   double flops = 0;
   for (const Record& r : tape.records()) {
     const auto elements = static_cast<double>(r.output_shape.elements());

@@ -46,8 +46,10 @@ T number(const std::string& text, const std::string& what) {
 
 // Of a budget for all of prepare() what the sweeps may have: there are also a chunk of rows, twice, and what is held
 // already, which has A in it if `has_matrix`. Then A and its factor must fit.
-JacobianOptions within_budget(JacobianOptions options, int64_t parameters, size_t chunk_bytes, bool has_matrix) {
-  if (options.memory == 0) return options;
+// Sweeps on a device have its memory for themselves.
+JacobianOptions within_budget(JacobianOptions options, Device device, int64_t parameters, size_t chunk_bytes,
+                              bool has_matrix) {
+  if (options.memory == 0 || device != Device::cpu) return options;
   const Tiling tiling = tiling_of(parameters);
   const size_t matrix =
       allocated_bytes(sizeof(double) * static_cast<size_t>(lower_tiles(tiling.count) * tiling.extent * tiling.extent));
@@ -96,13 +98,14 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   NormalEquations normal{.reference = theta0, .logits = Tensor({n, C}, DType::float64)};
   GramAccumulator accumulator(law.curvature_factor ? 0 : P);
   const JacobianOptions sweeps =
-      within_budget(options.jacobian, P, static_cast<size_t>(RowFile::chunk * C * P) * size_of(model->dtype()),
-                    !law.curvature_factor);
+      within_budget(options.jacobian, model->device(), P,
+                    static_cast<size_t>(RowFile::chunk * C * P) * size_of(model->dtype()), !law.curvature_factor);
   {
     SafeTensorsWriter rows(rows_file, {}, {{"rows", model->dtype(), {n, C, P}}});
     // Beside the folder, which is emptied when a run begins.
     const std::string pieces = files.path() + ".rows.partial",
-                      run = fmt::format("{} {} {}", sha256_of_file(model_file), subset_name, row_arithmetic());
+                      run = fmt::format("{} {} {}", sha256_of_file(model_file), subset_name,
+                                        row_arithmetic(model->device()));
     linearise_resumably(*model, subset, samples, sweeps, pieces, run, [&](const LinearisedPart& part) {
       const auto& [first, set, hashes] = part;
       table.sample_hashes.insert(table.sample_hashes.end(), hashes.begin(), hashes.end());
@@ -151,7 +154,7 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
                    {"subset", subset_name},
                    {"ridge", fmt::format("{:.17g}", ridge)},
                    {"convention", "sum"},
-                   {"arithmetic", row_arithmetic()},
+                   {"arithmetic", row_arithmetic(model->device())},
                    {"crossover", std::to_string(crossover)},
                    {"data_sha256", sha256(joined(table.sample_hashes))}},
       .file_hashes = {
@@ -159,10 +162,10 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   { const Journal empty(work + "/journal.jsonl", Journal::Access::write); }
   write_manifest(work + manifest_name, manifest);
   files.commit();
-  return open(folder, Journal::Access::write);
+  return open(folder, Journal::Access::write, model->device());
 }
 
-Prepared Prepared::open(const std::string& folder, Journal::Access access) {
+Prepared Prepared::open(const std::string& folder, Journal::Access access, Device device) {
   Prepared p;
   p.folder_ = folder;
   const std::string manifest_path = folder + manifest_name, model_path = folder + "/" + model_name;
@@ -177,9 +180,11 @@ Prepared Prepared::open(const std::string& folder, Journal::Access access) {
           "{} is damaged: its hash is not the one in the manifest", model_path);
   p.journal_ = std::make_unique<Journal>(folder + "/journal.jsonl", access);
   p.checkpoint_ = load_model(model_path);
+  p.checkpoint_.model->to(device);
   const std::string& arithmetic = setting(manifest, "arithmetic", manifest_path);
-  require_usage(arithmetic == row_arithmetic(), "{} was prepared with {}, this run has {} (--conv, --precision)",
-                folder, arithmetic, row_arithmetic());
+  require_usage(arithmetic == row_arithmetic(device),
+                "{} was prepared with {}, this run has {} (--conv, --precision, --device)", folder, arithmetic,
+                row_arithmetic(device));
   p.loss_ = setting(manifest, "loss", manifest_path);
   p.data_hash_ = setting(manifest, "data_sha256", manifest_path);
   p.ridge_ = number<double>(setting(manifest, "ridge", manifest_path), manifest_path);

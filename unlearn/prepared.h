@@ -50,8 +50,9 @@ class Prepared {
   static Prepared prepare(const std::string& folder, const Model& model, std::map<std::string, std::string> metadata,
                           const std::string& subset, const Tensor& theta0, const SampleSource& samples,
                           const std::string& loss, double ridge, const PrepareOptions& options = {});
-  /// Checks every file that it reads against its hash. With Access::write no other process can write meanwhile.
-  static Prepared open(const std::string& folder, Journal::Access access);
+  /// Checks every file that it reads against its hash. With Access::write no other process can write meanwhile. The
+  /// network runs on `device`, which must be the one that the rows were made on.
+  static Prepared open(const std::string& folder, Journal::Access access, Device device = Device::cpu);
 
   // Requests. When one returns, the new weights, the record and then the journal's entry are on the disk. A UsageError
   // changes nothing.

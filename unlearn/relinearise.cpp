@@ -18,8 +18,8 @@ std::vector<RelineariseStep> relinearise(Module& model, const Subset& subset, co
   std::vector<RelineariseStep> steps;
   for (int i = 0; i < k; i++) {
     const Objective before = objective(model, subset, retain, loss, ridge, theta0);
-    Jacobian j = jacobian(model, subset, retain.inputs, options);
-    const LinearisedSet set{std::move(j.rows), std::move(j.logits), retain.labels};
+    Jacobian j = jacobian(model, subset, retain.inputs.to(model.device()), options);  // rows stay with the network
+    const LinearisedSet set{std::move(j.rows), j.logits.to(Device::cpu), retain.labels};
     const Positions all = all_positions(set.size());
     const int64_t C = set.classes(), P = set.parameters();
     const Tensor theta = gather(model, subset), f = set.logits.to(DType::float64).contiguous();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "engine/backend.h"
 #include "engine/parallel.h"
 #include "unlearn/weighted_rows.h"
 
@@ -21,6 +22,44 @@ void check_positions(const LinearisedSet& set, const Positions& s) {
   for (size_t i = 0; i < s.size(); i++)
     require(s[i] >= 0 && s[i] < set.size() && (i == 0 || s[i - 1] < s[i]),
             "positions must ascend within a set of {} samples, got {}", set.size(), s[i]);
+}
+
+// Calls f(first, rows) for the rows [samples · C, P] of a few samples at a time, from position `first` of `s` on, in
+// float64 on their device.
+template <class F>
+void for_device_rows(const LinearisedSet& set, const Positions& s, F&& f) {
+  constexpr int64_t samples = 256;
+  const auto n = static_cast<int64_t>(s.size());
+  for (int64_t from = 0; from < n; from += samples) {
+    const auto part = std::span(s).subspan(static_cast<size_t>(from), static_cast<size_t>(std::min(samples, n - from)));
+    const Tensor rows = rows_at(set.rows, part).to(DType::float64).contiguous();
+    f(from, rows.reshape({rows.extent(0) * rows.extent(1), rows.extent(2)}));
+  }
+}
+
+Tensor rows_times_on_device(const LinearisedSet& set, const Positions& s, const Tensor& v) {
+  const Device device = set.rows.device();
+  const int64_t C = set.classes();
+  const Tensor x = v.to(DType::float64).contiguous().reshape({set.parameters(), 1}).to(device);
+  Tensor out({static_cast<int64_t>(s.size()) * C, 1}, DType::float64);
+  for_device_rows(set, s, [&](int64_t first, const Tensor& rows) {
+    Tensor y({rows.extent(0), 1}, DType::float64, device);
+    backend(device).gemm(rows, x, y, false);
+    out.slice(0, first * C, first * C + rows.extent(0)).copy_from(y.to(Device::cpu));
+  });
+  return out.reshape({static_cast<int64_t>(s.size()), C});
+}
+
+Tensor transposed_rows_times_on_device(const LinearisedSet& set, const Positions& s, const Tensor& u) {
+  const Device device = set.rows.device();
+  const int64_t C = set.classes(), P = set.parameters();
+  const Tensor weights = u.to(DType::float64).contiguous().reshape({static_cast<int64_t>(s.size()) * C, 1}).to(device);
+  Tensor sum = Tensor::zeros({P, 1}, DType::float64, device), part(sum.shape(), DType::float64, device);
+  for_device_rows(set, s, [&](int64_t first, const Tensor& rows) {
+    backend(device).gemm(rows.transpose(0, 1), weights.slice(0, first * C, first * C + rows.extent(0)), part, false);
+    backend(device).map(BinaryKind::add, sum, part, sum);
+  });
+  return sum.to(Device::cpu).reshape({P});
 }
 
 }  // namespace
@@ -48,6 +87,7 @@ Tensor rows_times(const LinearisedSet& set, const Positions& s, const Tensor& v)
   if (set.products) return set.products->times(s, v);
   const int64_t C = set.classes(), P = set.parameters();
   require(v.shape() == Shape{P}, "J v needs v [{}], got {}", P, v.shape().str());
+  if (set.rows.device() != Device::cpu) return rows_times_on_device(set, s, v);
   Tensor out({static_cast<int64_t>(s.size()), C}, DType::float64);
   double* const y = out.mutable_data<double>();
   const Tensor rows = set.rows.contiguous(), direction = v.to(DType::float64).contiguous();
@@ -77,6 +117,7 @@ Tensor transposed_rows_times(const LinearisedSet& set, const Positions& s, const
   const int64_t C = set.classes(), P = set.parameters();
   require(u.elements() == static_cast<int64_t>(s.size()) * C, "Jᵀu needs u [{}, {}], got {}", s.size(), C,
           u.shape().str());
+  if (set.rows.device() != Device::cpu) return transposed_rows_times_on_device(set, s, u);
   Tensor out = Tensor::zeros({P}, DType::float64);
   double* const y = out.mutable_data<double>();
   const Tensor rows = set.rows.contiguous(), weights = u.to(DType::float64).contiguous();
@@ -164,7 +205,7 @@ RidgeSystem::RidgeSystem(const LinearisedSet& set, Positions positions, double r
   } else {
     matrix_ = std::make_unique<SymmetricMatrix>(dual_gram(rows_at(set.rows, positions_)));
   }
-  factor_ = std::make_unique<Cholesky>(matrix_->clone(), ridge);
+  factor_ = std::make_unique<Cholesky>(matrix_->clone(), ridge, set.rows.device());
   report_ = {.name = std::move(name),
              .representation = primal ? "primal" : "dual",
              .unknowns = matrix_->size(),

@@ -13,9 +13,9 @@ namespace fastntk {
 
 /// The model linearised at θ*: f_lin(x; θ) = f(x; θ*) + J(x)(θ − θ*) on n samples.
 struct LinearisedSet {
-  Tensor rows;    ///< J [n, C, P], float32 or float64
-  Tensor logits;  ///< f(x; θ*) [n, C]
-  Tensor labels;  ///< int64 [n]
+  Tensor rows;    ///< J [n, C, P], float32 or float64, in the memory of any device: products with J are made there
+  Tensor logits;  ///< f(x; θ*) [n, C], on the host
+  Tensor labels;  ///< int64 [n], on the host
   /// Products with J at θ* in the place of rows, which are undefined then: all that matrix-free systems need.
   std::shared_ptr<const JacobianOperator> products = {};
   int64_t size() const { return labels.extent(0); }

@@ -109,26 +109,64 @@ std::string StateTable::save(const std::string& folder, int64_t entry) const {
 StateTable StateTable::load(const std::string& folder, int64_t entry, const std::string& hash) {
   const std::string path = entry_file(folder, "state", entry);
   require(sha256_of_file(path) == hash, "{} is damaged: its hash is not the one in the journal or the manifest", path);
+  return read(path);
+}
+
+StateTable StateTable::read(const std::string& path) {
   const SafeTensors file = SafeTensors::load(path);
-  const auto tensor = [&](const char* name) { return tensor_in(file, name, path); };
-  StateTable out{.ids = tensor("ids").to_vector<int64_t>(),
-                 .labels = tensor("labels").to_vector<int64_t>(),
+  // The tensor of this name, which must be of this type and shape; an extent of −1 may be any.
+  const auto tensor = [&](const char* name, DType dtype, const Shape& shape) {
+    const Tensor* const t = file.find(name);
+    require(t != nullptr, "{} has no tensor '{}'", path, name);
+    bool fits = t->dtype() == dtype && t->rank() == shape.rank();
+    for (int axis = 0; fits && axis < shape.rank(); axis++) fits = shape[axis] < 0 || t->extent(axis) == shape[axis];
+    require(fits, "{}: '{}' is {}, expected {} {}", path, name, t->describe(), name_of(dtype), shape.str());
+    return *t;
+  };
+  StateTable out{.ids = tensor("ids", DType::int64, {-1}).to_vector<int64_t>(),
+                 .labels = {},
                  .present = {},
                  .sample_hashes = {},
                  .row_hashes = {},
                  .row_parts = {},
-                 .logits = tensor("logits"),
-                 .reference = tensor("reference"),
-                 .reference_logits = tensor("reference_logits"),
-                 .optimum = tensor("optimum"),
-                 .probe_inputs = tensor("probe"),
-                 .probe_positions = tensor("probe_positions").to_vector<int64_t>()};
-  const auto present = tensor("present").to_vector<uint8_t>();
+                 .logits = {},
+                 .reference = tensor("reference", DType::float64, {-1}),
+                 .reference_logits = {},
+                 .optimum = {},
+                 .probe_inputs = {},
+                 .probe_positions = tensor("probe_positions", DType::int64, {-1}).to_vector<int64_t>()};
+  const int64_t n = out.size();
+  out.labels = tensor("labels", DType::int64, {n}).to_vector<int64_t>();
+  const auto present = tensor("present", DType::uint8, {n}).to_vector<uint8_t>();
   out.present.assign(present.begin(), present.end());
-  out.sample_hashes = lines_of(tensor("sample_hashes"), out.ids.size(), path);
-  out.row_hashes = lines_of(tensor("row_hashes"), out.ids.size(), path);
-  const auto parts = tensor("row_parts").to_vector<int64_t>();
-  for (size_t k = 0; k + 1 < parts.size(); k += 2) out.row_parts.push_back({parts[k], parts[k + 1]});
+  out.sample_hashes = lines_of(tensor("sample_hashes", DType::uint8, {-1}), out.ids.size(), path);
+  out.row_hashes = lines_of(tensor("row_hashes", DType::uint8, {-1}), out.ids.size(), path);
+  out.logits = tensor("logits", DType::float64, {n, -1});
+  out.reference_logits = tensor("reference_logits", DType::float64, out.logits.shape());
+  out.optimum = tensor("optimum", DType::float64, out.reference.shape());
+
+  const auto parts = tensor("row_parts", DType::int64, {-1, 2}).to_vector<int64_t>();
+  int64_t counted = 0;
+  for (size_t k = 0; k < parts.size(); k += 2) {
+    const RowPart part{parts[k], parts[k + 1]};
+    require(part.entry >= 0 && part.count > 0 && part.count <= n - counted,
+            "{}: it says that entry {} wrote the rows of {} samples, of which {} are without", path, part.entry,
+            part.count, n - counted);
+    counted += part.count;
+    out.row_parts.push_back(part);
+  }
+  require(counted == n, "{}: it says where the rows of {} samples are, and has {}", path, counted, n);
+
+  const Tensor* const probe = file.find("probe");
+  require(probe != nullptr && probe->rank() >= 1 && is_floating(probe->dtype()) &&
+              probe->extent(0) == static_cast<int64_t>(out.probe_positions.size()),
+          "{}: a probe of {} samples has inputs {}", path, out.probe_positions.size(),
+          probe ? probe->describe() : "none");
+  out.probe_inputs = *probe;
+  for (size_t k = 0; k < out.probe_positions.size(); k++)
+    require(out.probe_positions[k] >= 0 && out.probe_positions[k] < n &&
+                (k == 0 || out.probe_positions[k - 1] < out.probe_positions[k]),
+            "{}: the probe's sample {} is at position {} of {}", path, k, out.probe_positions[k], n);
   return out;
 }
 

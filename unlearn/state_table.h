@@ -41,6 +41,8 @@ struct StateTable {
   std::string save(const std::string& folder, int64_t entry) const;
   /// Reads it; an Error where it has another hash.
   static StateTable load(const std::string& folder, int64_t entry, const std::string& hash);
+  /// The same from the file at `path`, whatever its hash: an Error where its parts do not fit one another.
+  static StateTable read(const std::string& path);
 };
 
 }  // namespace fastntk

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "engine/backend.h"
 #include "engine/parallel.h"
 
 namespace fastntk {
@@ -13,6 +14,14 @@ Tensor weighted_rows(const Tensor& rows, const Tensor& logits, std::span<const i
       logits.shape() == Shape({n, C}) && logits.dtype() == DType::float64 && static_cast<int64_t>(labels.size()) == n,
       "rows {} weighted at logits {} with {} labels", rows.describe(), logits.describe(), labels.size());
   const Tensor from = rows.contiguous(), at = logits.contiguous();
+  if (rows.device() != Device::cpu) {
+    Tensor factors = Tensor::zeros({n, C, C}, DType::float64), out(rows.shape(), DType::float64, rows.device());
+    double* const s = factors.mutable_data<double>();
+    for (int64_t i = 0; i < n; i++)
+      loss.curvature_factor(at.data<double>() + i * C, C, labels[static_cast<size_t>(i)], s + i * C * C);
+    backend_of(rows).gemm(factors.to(rows.device()).transpose(1, 2), from.to(DType::float64), out, false);
+    return out;
+  }
   Tensor weighted = Tensor::zeros(rows.shape(), DType::float64);
   double* const y = weighted.mutable_data<double>();
   for_floating(from.dtype(), "weighted rows", [&](auto zero) {

@@ -1,12 +1,14 @@
 // The CPU's kernel families.
 #include "engine/backend.h"
 
+#include "engine/blas.h"
 #include "engine/cpu/attention.h"
 #include "engine/cpu/channel_affine.h"
 #include "engine/cpu/contraction.h"
 #include "engine/cpu/convolution_family.h"
 #include "engine/cpu/gather.h"
 #include "engine/cpu/map.h"
+#include "engine/cpu/optimiser.h"
 #include "engine/cpu/pool.h"
 #include "engine/cpu/reduce.h"
 #include "engine/cpu/row_norm.h"
@@ -55,6 +57,12 @@ class CpuBackend final : public Backend {
   void row_norm(const RowNorm& arguments) const override { cpu::row_norm(arguments); }
   void row_norm_core(const RowNormCore& arguments) const override { cpu::row_norm_core(arguments); }
   void row_norm_sums(const RowNormSums& arguments) const override { cpu::row_norm_sums(arguments); }
+  void step(const SgdStep& arguments) const override { cpu::step(arguments); }
+  void step(const AdamStep& arguments) const override { cpu::step(arguments); }
+  int64_t cholesky(Tensor& a) const override {
+    const int n = static_cast<int>(a.extent(0));
+    return blas::potrf('U', n, a.mutable_data<double>(), n);  // to BLAS the rows are columns
+  }
   void gemm(const Tensor& a, const Tensor& b, Tensor& out, bool keep_b) const override { cpu::gemm(a, b, out, keep_b); }
   void attention(const Attention& arguments) const override { cpu::attention(arguments); }
   void attention_transposed(const AttentionTransposed& arguments) const override {

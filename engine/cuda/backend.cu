@@ -1,7 +1,7 @@
 // The kernel families of this device as the engine calls them.
 #include "engine/cuda/device_entry.h"
 #include "engine/cuda/families.h"
-#include "engine/cuda/launch.cuh"
+#include "engine/cuda/operand.cuh"
 #include "engine/precision.h"
 
 namespace fastntk::FASTNTK_GPU {
@@ -75,6 +75,12 @@ class GpuBackend final : public Backend {
   void row_norm(const RowNorm& arguments) const override { FASTNTK_GPU::row_norm(arguments); }
   void row_norm_core(const RowNormCore& arguments) const override { FASTNTK_GPU::row_norm_core(arguments); }
   void row_norm_sums(const RowNormSums& arguments) const override { FASTNTK_GPU::row_norm_sums(arguments); }
+  void step(const SgdStep& arguments) const override { FASTNTK_GPU::step(arguments); }
+  void step(const AdamStep& arguments) const override { FASTNTK_GPU::step(arguments); }
+  int64_t cholesky(Tensor& a) const override {
+    require(a.rank() == 2 && a.extent(0) == a.extent(1) && a.is_contiguous(), "a Cholesky factor of {}", a.describe());
+    return a.extent(0) == 0 ? 0 : FASTNTK_GPU::cholesky(elements_to_write<double>(a), a.extent(0));
+  }
 };
 
 }  // namespace

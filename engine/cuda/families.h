@@ -42,6 +42,13 @@ void row_norm(const Backend::RowNorm& arguments);
 void row_norm_core(const Backend::RowNormCore& arguments);
 void row_norm_sums(const Backend::RowNormSums& arguments);
 
+void step(const Backend::SgdStep& arguments);
+void step(const Backend::AdamStep& arguments);
+
+/// As in the contract, of n columns that lie one after the other, in the upper triangle. cuSOLVER, or OpenBLAS in the
+/// emulator.
+int64_t cholesky(double* a, int64_t n);
+
 /// C_i [m, n] ← op(A_i) op(B_i), column-major, for i below `count`; the distances between matrices are in elements and
 /// may be 0 for A and B. cuBLAS, or OpenBLAS in the emulator.
 template <class T>

@@ -3,6 +3,7 @@
 #include "engine/blas.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "engine/cuda/families.h"
 #include "engine/parallel.h"
@@ -34,5 +35,10 @@ void run(const BatchedGemm<T>& g) {
 
 void gemm(const BatchedGemm<float>& arguments) { run(arguments); }
 void gemm(const BatchedGemm<double>& arguments) { run(arguments); }
+
+int64_t cholesky(double* a, int64_t n) {
+  require(n > 0 && n <= std::numeric_limits<int>::max(), "a Cholesky factor of {} columns", n);
+  return blas::potrf('U', static_cast<int>(n), a, static_cast<int>(n));
+}
 
 }  // namespace fastntk::emu

@@ -23,6 +23,7 @@ class EmulatedMemory final : public DeviceMemory {
   void copy_in(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
   void copy_out(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
   void synchronise() const override {}
+  size_t free_bytes() const override { return 0; }
 };
 
 }  // namespace

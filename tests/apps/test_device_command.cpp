@@ -4,6 +4,7 @@
 #include "apps/command.h"
 #include "engine/device.h"
 #include "engine/npy.h"
+#include "engine/safetensors.h"
 #include "temporary_folder.h"
 
 using namespace fastntk;
@@ -25,6 +26,33 @@ TEST_CASE("predict gives on the emulator what it gives on the CPU") {
   const std::vector<double> here = logits("cpu"), there = logits("emu");
   REQUIRE(here.size() == there.size());
   for (size_t i = 0; i < here.size(); i++) CHECK(std::abs(there[i] - here[i]) < 1e-4);
+}
+
+TEST_CASE("a model is fine-tuned, prepared, and forgets on the emulator as on the CPU") {
+  const TemporaryFolder folder;
+  const auto succeeds = [&](const std::string& arguments, const std::string& device) {
+    const Result r = run(arguments + " --quiet --device " + device);
+    INFO(arguments << "\n" << r.output);
+    REQUIRE(r.code == 0);
+    return r.output;
+  };
+  const auto theta = [&](const std::string& device) {
+    const std::string tuned = folder / (device + ".safetensors"), state = folder / device,
+                      forgot = folder / (device + "-forgot.safetensors");
+    succeeds("finetune " + pretrained + " -o " + tuned +
+                 " --samples '30000-59999 per-class:1' --epochs 1 --subset head --loss mse",
+             device);
+    succeeds("prepare " + tuned + " -o " + state, device);
+    succeeds("forget " + state + " --class 9 -o " + forgot, device);
+    CHECK_THAT(succeeds("verify " + state + "/record-000001.json --state " + state, device),
+               Catch::Contains("verified"));
+    succeeds("unlearn " + tuned + " --forget class:9 --test-samples first:10 --rule shift", device);
+    return SafeTensors::load(forgot).find("fc.weight")->to(DType::float64).to_vector<double>();
+  };
+  const std::vector<double> here = theta("cpu"), there = theta("emu");
+  REQUIRE(here.size() == there.size());
+  for (size_t i = 0; i < here.size(); i++) CHECK(std::abs(there[i] - here[i]) < 1e-5);
+  check_refused("forget " + (folder / "emu") + " --class 8 --quiet", 2, "by the device emu");
 }
 
 TEST_CASE("info says of every device what it is, or why it cannot be used") {

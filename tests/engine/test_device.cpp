@@ -1,11 +1,14 @@
 #include "engine/device.h"
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <numeric>
 
+#include "engine/backend.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/linear.h"
 #include "engine/ops/reduce.h"
+#include "engine/random.h"
 #include "engine/tape.h"
 
 using namespace fastntk;
@@ -100,4 +103,52 @@ TEST_CASE("devices have names, and a reason when they cannot be used") {
   CHECK(describe_devices().size() >= 3);
   if (!reason_unavailable(Device::cuda).empty())
     CHECK_THROWS_WITH(Tensor({1}, DType::float32, Device::cuda), Contains("the device cuda cannot be used"));
+}
+
+TEST_CASE("a step of an optimiser on the emulator is one on the CPU", "[emu]") {
+  const DType dtype = GENERATE(DType::float32, DType::float64);
+  const Shape shape{7, 333};
+  const auto drawn = [&](uint64_t seed) { return Random(seed).normal_tensor(shape, dtype); };
+  const auto squared = [&] {
+    Tensor x = drawn(4);
+    backend_of(x).map(UnaryKind::square, 0, x, x);
+    return x;
+  };
+  const auto check = [&](const auto& step) {
+    for (const bool flag : {false, true}) {
+      std::vector<Tensor> here = {drawn(1), drawn(2), drawn(3), squared()}, there;
+      for (const Tensor& t : here) there.push_back(t.to(Device::emu));
+      step(here, flag), step(there, flag);
+      for (size_t k = 0; k < here.size(); k++) {
+        const std::vector<double> expected = here[k].to(DType::float64).to_vector<double>(),
+                                  got = there[k].to(DType::float64).to_vector<double>();
+        for (size_t i = 0; i < got.size(); i++)
+          if (std::abs(got[i] - expected[i]) > (dtype == DType::float64 ? 1e-14 : 1e-6) * (1 + std::abs(expected[i])))
+            FAIL("element " << i << " of tensor " << k << " is " << got[i] << ", on the CPU " << expected[i]);
+      }
+    }
+  };
+  check([](std::vector<Tensor>& t, bool flag) {
+    backend_of(t[0]).step(Backend::SgdStep{.gradient = t[0],
+                                           .theta = t[1],
+                                           .velocity = t[2],
+                                           .rate = 0.1,
+                                           .momentum = 0.9,
+                                           .decay = 0.01,
+                                           .nesterov = flag,
+                                           .first = !flag});
+  });
+  check([](std::vector<Tensor>& t, bool flag) {
+    backend_of(t[0]).step(Backend::AdamStep{.gradient = t[0],
+                                            .theta = t[1],
+                                            .mean = t[2],
+                                            .square = t[3],
+                                            .rate = 0.1,
+                                            .beta1 = 0.9,
+                                            .beta2 = 0.99,
+                                            .epsilon = 1e-8,
+                                            .decay = 0.01,
+                                            .decoupled = flag,
+                                            .steps = 3});
+  });
 }

@@ -309,3 +309,38 @@ TEST_CASE("size zero is a size", "[linalg]") {
   CHECK(dual_gram(Tensor::zeros({0, 5})).size() == 0);
   CHECK(dual_gram(Tensor::zeros({0, 5}), Tensor::zeros({2, 5})).shape() == Shape{0, 2});
 }
+
+TEST_CASE("a factor made on the emulator is that of the host, and names the same pivot", "[emu]") {
+  for (const int64_t n : {1, 7, 70, 300}) {
+    const Matrix a = random_definite(n, 1e3, 11);
+    const Cholesky here(SymmetricMatrix::from(tensor_of(a)), 0.1),
+        there(SymmetricMatrix::from(tensor_of(a)), 0.1, Device::emu);
+    CHECK(there.one_norm() == here.one_norm());
+    const Tensor b = tensor_of(random_matrix(n, 3, 12));
+    CHECK(relative_error(matrix_of(there.solve(b)), matrix_of(here.solve(b))) <= 1e-12);
+  }
+  Matrix indefinite = Matrix::Identity(9, 9);
+  indefinite(4, 4) = -1;
+  CHECK_THROWS_WITH(Cholesky(SymmetricMatrix::from(tensor_of(indefinite)), 0, Device::emu),
+                    Catch::Contains("pivot 5 is not positive"));
+}
+
+TEST_CASE("rows on the emulator are added there, and may arrive beside rows of the host", "[emu]") {
+  const int64_t m = 2500, P = 33, R = 2;
+  const Matrix j = random_matrix(m, P, 21), r = random_matrix(m, R, 22);
+  GramAccumulator accumulator(P, R);
+  const auto part = [](const Matrix& x, int64_t from, int64_t to) { return tensor_of(x.middleRows(from, to - from)); };
+  accumulator.add(part(j, 0, 2100).to(Device::emu), part(r, 0, 2100));
+  accumulator.add(part(j, 2100, 2110), part(r, 2100, 2110));
+  accumulator.add(part(j, 2110, m).to(Device::emu), part(r, 2110, m));
+  const Gram gram = std::move(accumulator).finish();
+  CHECK(gram.rows == m);
+  CHECK(relative_error(matrix_of(gram.matrix.dense()), j.transpose() * j) <= 1e-13);
+  CHECK(relative_error(matrix_of(gram.right_hand_side), j.transpose() * r) <= 1e-13);
+
+  Matrix broken = j.topRows(3);
+  broken(2, 5) = std::numeric_limits<double>::quiet_NaN();
+  GramAccumulator other(P, 0);
+  other.add(part(j, 0, 4).to(Device::emu));
+  CHECK_THROWS_WITH(other.add(tensor_of(broken).to(Device::emu)), Catch::Contains("row 6, column 5 of the Jacobian"));
+}

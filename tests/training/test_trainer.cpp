@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "engine/device.h"
 #include "engine/parallel.h"
 #include "engine/progress.h"
 #include "models/registry.h"
@@ -64,9 +65,10 @@ struct Trained {
   int64_t steps;
 };
 Trained run(const TrainConfig& config, const std::string& subset, const std::optional<std::string>& checkpoint = {},
-            uint64_t model_seed = 1) {
+            uint64_t model_seed = 1, Device device = Device::cpu) {
   Progress::set_quiet(true);
   const Model model = small_resnet(DType::float32, model_seed);
+  model->to(device);
   const TrainResult r = train(*model, choose(*model, subset), samples(21), config, "test", checkpoint);
   return {contents(*model), r.epoch_loss, r.steps};
 }
@@ -92,10 +94,12 @@ TrainConfig interrupted_config(Mode mode) {
 }
 
 // Runs the hidden test below in a process of its own, which an interrupt stops in the middle of training.
-void train_until_interrupted(Mode mode, const std::string& checkpoint) {
+void train_until_interrupted(Mode mode, Device device, const std::string& checkpoint) {
   const std::string command = fmt::format(
-      "FASTNTK_TEST_CHECKPOINT='{}' FASTNTK_TEST_MODE={} '{}' '[interrupted-training]' > '{}.log' 2>&1", checkpoint,
-      mode == Mode::train ? "train" : "eval", std::filesystem::read_symlink("/proc/self/exe").string(), checkpoint);
+      "FASTNTK_TEST_CHECKPOINT='{}' FASTNTK_TEST_MODE={} FASTNTK_TEST_DEVICE={} '{}' '[interrupted-training]' > "
+      "'{}.log' 2>&1",
+      checkpoint, mode == Mode::train ? "train" : "eval", name_of(device),
+      std::filesystem::read_symlink("/proc/self/exe").string(), checkpoint);
   INFO(command);
   REQUIRE(std::system(command.c_str()) == 0);
 }
@@ -104,38 +108,42 @@ void train_until_interrupted(Mode mode, const std::string& checkpoint) {
 
 TEST_CASE("training in a process that is interrupted", "[.][interrupted-training]") {
   const char* const checkpoint = std::getenv("FASTNTK_TEST_CHECKPOINT");
-  const char* const mode = std::getenv("FASTNTK_TEST_MODE");
+  const char *const mode = std::getenv("FASTNTK_TEST_MODE"), *const device = std::getenv("FASTNTK_TEST_DEVICE");
   REQUIRE(checkpoint != nullptr);
+  REQUIRE(device != nullptr);
   REQUIRE(mode != nullptr);
   install_interrupt_handler();
-  CHECK_THROWS_AS(run(interrupted_config(mode == std::string("train") ? Mode::train : Mode::eval), "all", checkpoint),
+  CHECK_THROWS_AS(run(interrupted_config(mode == std::string("train") ? Mode::train : Mode::eval), "all", checkpoint, 1,
+                      parse_device(device)),
                   Interrupted);
   CHECK(std::filesystem::exists(checkpoint));
 }
 
 TEST_CASE("interrupted training continues to the same bits, and a checkpoint of another run is refused") {
   const Mode mode = GENERATE(Mode::train, Mode::eval);
+  const Device device = GENERATE(Device::cpu, Device::emu);
   const TemporaryFolder folder;
   const std::string checkpoint = folder / "run.safetensors", copy = folder / "copy.safetensors";
-  train_until_interrupted(mode, checkpoint);
+  train_until_interrupted(mode, device, checkpoint);
   REQUIRE(std::filesystem::exists(checkpoint));
   std::filesystem::copy_file(checkpoint, copy);
   const TrainConfig config = interrupted_config(mode);
-  const Trained whole = run(config, "all"), resumed = run(config, "all", checkpoint);
+  const Trained whole = run(config, "all", {}, 1, device), resumed = run(config, "all", checkpoint, 1, device);
   CHECK(resumed.contents == whole.contents);
   CHECK(resumed.epoch_loss == whole.epoch_loss);
   CHECK(resumed.steps == 9);
   CHECK(!std::filesystem::exists(checkpoint));
 
-  const auto refused = [&](const TrainConfig& other, const std::string& subset, uint64_t model_seed) {
-    CHECK_THROWS_WITH(run(other, subset, copy, model_seed), Contains("checkpoint of another run"));
+  const auto refused = [&](const TrainConfig& other, const std::string& subset, uint64_t model_seed, Device where) {
+    CHECK_THROWS_WITH(run(other, subset, copy, model_seed, where), Contains("checkpoint of another run"));
     CHECK(std::filesystem::exists(copy));
   };
   TrainConfig other = config;
   other.learning_rate *= 2;
-  refused(other, "all", 1);
-  refused(config, "bn", 1);
-  refused(config, "all", 2);  // another model at the start
+  refused(other, "all", 1, device);
+  refused(config, "bn", 1, device);
+  refused(config, "all", 2, device);  // another model at the start
+  refused(config, "all", 1, device == Device::cpu ? Device::emu : Device::cpu);
   CHECK_THROWS_AS(run(config, "all", folder.write("broken.safetensors", "not a checkpoint")), Error);
 }
 

@@ -1,12 +1,17 @@
-// Whole models on the emulator against the CPU: logits, Jacobian rows and Gram matrices.
+// Whole models on the emulator against the CPU: logits, Jacobian rows, Gram matrices, updates, prepared states.
 #include <catch2/catch.hpp>
 
 #include "datasets/registry.h"
 #include "engine/gram.h"
 #include "models/small_vit.h"
+#include "temporary_folder.h"
 #include "training/gradient.h"
+#include "unlearn/fast_ntk.h"
 #include "unlearn/jacobian.h"
+#include "unlearn/ntk.h"
+#include "unlearn/relinearise.h"
 #include "unlearn/small_models.h"
+#include "unlearn/small_state.h"
 
 using namespace fastntk;
 
@@ -28,6 +33,13 @@ void check_on_emulator(Module& model, const std::string& parameters, const Tenso
   model.to(Device::emu);
   const Tensor there = inputs.to(Device::emu);
   const Jacobian j = jacobian(model, subset, there);
+  // Inputs of the host go to the model, and what comes of them comes back.
+  const Jacobian back = jacobian(model, subset, inputs);
+  CHECK(back.rows.device() == Device::cpu);
+  CHECK(same_bits(back.rows, j.rows.to(Device::cpu)));
+  CHECK(same_bits(predict(model, inputs), predict(model, there).to(Device::cpu)));
+  CHECK(same_bits(directional_derivative(model, subset, inputs, direction).derivative,
+                  directional_derivative(model, subset, there, direction).derivative.to(Device::cpu)));
   CHECK(j.rows.device() == Device::emu);
   CHECK(difference(j.logits, here.logits) <= allowed);
   CHECK(difference(j.rows, here.rows) <= allowed);
@@ -52,4 +64,91 @@ TEST_CASE("a ResNet-20 gives on the emulator what it gives on the CPU, for garme
 TEST_CASE("a vision transformer gives on the emulator what it gives on the CPU", "[emu]") {
   Model model = small_vit({{"prompts", "2"}, {"lora", "2"}});
   check_on_emulator(*model, "all", small_images(2), 1e-12);
+}
+
+TEST_CASE("products with rows on the emulator are those of rows on the host", "[emu]") {
+  const LinearisedSet here = random_set(300, 3, 17, 2);
+  LinearisedSet there = here;
+  there.rows = here.rows.to(Device::emu);
+  const Positions some = {0, 1, 5, 100, 280, 299}, all = all_positions(300);
+  const Tensor v = Random(3).normal_tensor({17}, DType::float64);
+  for (const Positions& s : {some, all, Positions{}}) {
+    const auto count = static_cast<int64_t>(s.size());
+    const Tensor u = Random(4).normal_tensor({count, 3}, DType::float64);
+    const auto equal = [&](const Tensor& got, const Tensor& expected) {
+      REQUIRE(got.shape() == expected.shape());
+      CHECK((eigen(got) - eigen(expected)).norm() <= 1e-13 * eigen(expected).norm());
+    };
+    equal(rows_times(there, s, v), rows_times(here, s, v));
+    equal(transposed_rows_times(there, s, u), transposed_rows_times(here, s, u));
+    for (const char* const loss : {"mse", "ce"})
+      equal(weighted_gram(there, s, find_loss(loss), gather_rows(here.logits, s)).dense(),
+            weighted_gram(here, s, find_loss(loss), gather_rows(here.logits, s)).dense());
+  }
+}
+
+TEST_CASE("every update rule gives with rows on the emulator what it gives with rows on the host", "[emu]") {
+  const std::string loss_name = GENERATE(as<std::string>{}, "mse", "ce");
+  const Loss& loss = find_loss(loss_name);
+  Model model = make_model({.architecture = "resnet20", .classes = 4, .channels = 1, .options = {{"width", "4"}}}, 3);
+  model->to(DType::float64);
+  const Samples data = random_samples(24, {8, 8, 1}, 4, 5);
+  const Subset subset = choose(*model, "bn+head");
+  const Tensor theta_star = gather(*model, subset);
+  const Tensor theta0 = Random(6).normal_tensor({subset.size()}, DType::float64);
+  const auto updates = [&](Representation representation) {
+    const Jacobian j = jacobian(*model, subset, data.inputs.to(model->device()));
+    const LinearisedSet set{j.rows, j.logits.to(Device::cpu), data.labels};
+    FastNtk rules(set, {1, 7, 20}, theta0, theta_star, loss, 2, 2, representation);
+    std::vector<Tensor> thetas;
+    for (const std::string& rule : closed_form_rules(loss_name)) thetas.push_back(rules.update(rule).theta);
+    relinearise(*model, subset, data, loss, 2, theta0, 1, {});
+    thetas.push_back(gather(*model, subset));
+    scatter(*model, subset, theta_star);
+    const JacobianOperator products(*model, subset, data.inputs, theta_star);
+    thetas.push_back(products.gram_times({1, 7, 20}, theta0));
+    return thetas;
+  };
+  const Representation representation =
+      loss_name == "ce" ? Representation::primal : GENERATE(Representation::primal, Representation::dual);
+  const std::vector<Tensor> here = updates(representation);
+  const double objective_here = objective(*model, subset, data, loss, 2, theta0).value();
+  model->to(Device::emu);
+  const std::vector<Tensor> there = updates(representation);
+  REQUIRE(there.size() == here.size());
+  for (size_t i = 0; i < here.size(); i++) {
+    INFO("update " << i);
+    CHECK(relative_error(eigen(there[i]), eigen(here[i])) <= 1e-10);
+  }
+  CHECK(objective(*model, subset, data, loss, 2, theta0).value() == Approx(objective_here).epsilon(1e-12));
+}
+
+TEST_CASE("a state prepared on the emulator serves the requests that one of the CPU serves", "[emu]") {
+  const std::string loss = GENERATE(as<std::string>{}, "mse", "ce");
+  const TemporaryFolder folder;
+  const test::SmallState s;
+  Prepared here = s.prepare(folder / "here", 1000, loss);
+  s.model->to(Device::emu);
+  Prepared there = s.prepare(folder / "there", 1000, loss);
+  const Tensor expected = here.forget({3, 11}).theta;
+  const RequestRecord r = there.forget({3, 11});
+  CHECK(relative_error(eigen(r.theta), eigen(expected)) <= 1e-4);
+  CHECK(r.linearisation_error > 0);
+  const Prepared::Recomputed again = there.recompute(1, s.samples);
+  CHECK(again.difference <= again.bound);
+  CHECK_THROWS_WITH(Prepared::open(folder / "there", Journal::Access::read),
+                    Catch::Contains("was prepared with") && Catch::Contains("by the device emu"));
+  CHECK_THROWS_WITH(Prepared::open(folder / "here", Journal::Access::read, Device::emu),
+                    Catch::Contains("by the device emu"));
+  CHECK(same_bits(Prepared::open(folder / "there", Journal::Access::read, Device::emu).theta_after(1), r.theta));
+}
+
+TEST_CASE("a kernel of rows made on the emulator is that of the CPU", "[emu]") {
+  Model model = make_model({.architecture = "resnet20", .classes = 4, .channels = 1, .options = {{"width", "4"}}}, 3);
+  model->to(DType::float64);
+  const Tensor inputs = random_samples(6, {8, 8, 1}, 4, 5).inputs;
+  const Subset subset = choose(*model, "bn+head");
+  const Tensor here = ntk(*model, subset, inputs).matrix().dense();
+  model->to(Device::emu);
+  CHECK(difference(ntk(*model, subset, inputs).matrix().dense(), here) <= 1e-12);
 }

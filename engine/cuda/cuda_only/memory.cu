@@ -78,6 +78,11 @@ class CudaMemory final : public DeviceMemory {
     synchronise();
   }
   void synchronise() const override { check(cudaStreamSynchronize(stream()), "work of the GPU"); }
+  size_t free_bytes() const override {
+    size_t free = 0, all = 0;
+    check(cudaMemGetInfo(&free, &all), "asking a GPU for its free memory");
+    return free + memory_statistics(Device::cuda).cached;
+  }
 };
 
 }  // namespace
