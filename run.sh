@@ -154,10 +154,10 @@ install_packages() {
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
 }
 
-# Configures and builds one target of the release preset; with FASTNTK_CUDA=ON (or AUTO: where nvcc is found) for NVIDIA GPUs too.
+# Configures and builds one target of the release preset; for NVIDIA GPUs too where nvcc is found, unless FASTNTK_CUDA is OFF.
 build() {
   install_packages "${packages[@]}"
-  (cd "$root" && cmake --preset release -D FASTNTK_CUDA="${FASTNTK_CUDA:-OFF}" && cmake --build --preset release -j "$jobs" --target "$1")
+  (cd "$root" && cmake --preset release -D FASTNTK_CUDA="${FASTNTK_CUDA:-AUTO}" && cmake --build --preset release -j "$jobs" --target "$1")
 }
 
 # Runs the tests of a preset; the last lines are ctest's own.

@@ -4,6 +4,7 @@
 
 #include "engine/cuda/device_entry.h"
 #include "engine/cuda/launch.cuh"
+#include "engine/device.h"
 
 namespace fastntk::cuda {
 
