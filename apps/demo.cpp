@@ -34,7 +34,8 @@ bool tunes_classifier(const std::string& subset) {
   return false;
 }
 
-Protocol protocol_of(const std::string& loss, const std::string& subset, int64_t n, uint64_t seed) {
+Protocol protocol_of(const Model& model, const std::string& loss, const std::string& subset, int64_t n,
+                     uint64_t seed) {
   Protocol p;
   p.train.loss = loss;
   p.train.mode = Mode::eval;
@@ -45,8 +46,9 @@ Protocol protocol_of(const std::string& loss, const std::string& subset, int64_t
   p.head = HeadRule::zero;
   p.train.optimiser.nesterov = true;
   p.train.learning_rate = loss == "ce" ? 0.02 : 0.04;
-  // A strong pull to θ0 keeps fine-tuning where one linearisation holds, at no cost in accuracy on D.
-  p.train.l2 = 3e-2;
+  // A strong pull to θ0 keeps fine-tuning where one linearisation holds, at no cost in accuracy on D; a vision
+  // transformer learns class 9 less well with as strong a one.
+  p.train.l2 = model.config.architecture.starts_with("vit") ? 1e-2 : 3e-2;
   p.rules = closed_form_rules(loss);
   const std::string one_shot = loss == "ce" ? "newton-shift" : "shift";
   p.rules.push_back(one_shot + "+relinearise:1");
@@ -95,7 +97,7 @@ void run_demo(const Flags& f, const CLI::App& command) {
     }
     for (const std::string& subset_name : f.subsets)
       for (const std::string& loss : f.losses) {
-        const Protocol protocol = protocol_of(loss, subset_name, n, f.common.seed);
+        const Protocol protocol = protocol_of(pretrained.model, loss, subset_name, n, f.common.seed);
         const Model model = adapt(replace_head(pretrained.model, data.classes(), protocol.head, f.common.seed),
                                   subset_name, f.common.seed);
         model->to(device_of(f.common));

@@ -12,7 +12,8 @@
 namespace fastntk {
 namespace {
 
-constexpr int block_extent = 256;  // rows (primal) or columns (dual) of J to a block
+constexpr int block_extent = 256;       // rows (primal) or columns (dual) of J to a block
+constexpr int64_t device_panel = 1024;  // columns of a primal matrix on a device
 
 // [..., P] as [m, P] with contiguous rows.
 Tensor as_rows(const Tensor& rows, const char* where) {
@@ -173,8 +174,10 @@ void GramAccumulator::add_on_device(const Tensor& rows, const Tensor& residuals)
   const Backend& device = backend_of(rows);
   const int64_t P = tiling_.size, R = right_hand_sides_;
   require_finite(rows, rows_);
-  if (!device_matrix_.defined()) {
-    device_matrix_ = Tensor::zeros({P, P}, DType::float64, rows.device());
+  if (device_panels_.empty()) {
+    for (int64_t from = 0; from < P; from += device_panel)
+      device_panels_.push_back(
+          Tensor::zeros({P - from, std::min(device_panel, P - from)}, DType::float64, rows.device()));
     device_sums_ = Tensor::zeros({P, R}, DType::float64, rows.device());
   }
   const auto add_product = [&](const Tensor& transposed, const Tensor& right, Tensor& sum) {
@@ -185,7 +188,11 @@ void GramAccumulator::add_on_device(const Tensor& rows, const Tensor& residuals)
   for (int64_t from = 0; from < rows.extent(0); from += piece) {
     const int64_t to = std::min(rows.extent(0), from + piece);
     const Tensor part = rows.slice(0, from, to).to(DType::float64);
-    add_product(part, part, device_matrix_);
+    for (size_t k = 0; k < device_panels_.size(); k++) {
+      const int64_t column = static_cast<int64_t>(k) * device_panel;
+      add_product(part.slice(1, column, P), part.slice(1, column, std::min(P, column + device_panel)),
+                  device_panels_[k]);
+    }
     if (R == 0) continue;
     const Tensor values = residuals.reshape({rows.extent(0), R}).slice(0, from, to).contiguous();
     for (int64_t i = 0; i < values.elements(); i++)
@@ -195,6 +202,21 @@ void GramAccumulator::add_on_device(const Tensor& rows, const Tensor& residuals)
     add_product(part, values.to(rows.device()), device_sums_);
   }
   rows_ += rows.extent(0);
+}
+
+// What was added on a device, to the host.
+void GramAccumulator::add_from_device(Tensor& right_hand_side) {
+  const int64_t P = tiling_.size;
+  Tensor dense = Tensor::zeros({P, P}, DType::float64);
+  for (size_t k = 0; k < device_panels_.size(); k++) {
+    const int64_t column = static_cast<int64_t>(k) * device_panel;
+    dense.slice(0, column, P)
+        .slice(1, column, std::min(P, column + device_panel))
+        .copy_from(device_panels_[k].to(Device::cpu));
+  }
+  matrix_.add_scaled(sign_, SymmetricMatrix::from(dense));
+  const Tensor sums = device_sums_.to(Device::cpu);
+  backend_of(sums).map(BinaryKind::add, right_hand_side, sums, right_hand_side);
 }
 
 void GramAccumulator::flush() {
@@ -230,7 +252,7 @@ size_t GramAccumulator::state_bytes() const {
 }
 
 void GramAccumulator::save_state(AtomicFile& file) const {
-  require(!device_matrix_.defined(), "sums on the device {} are not kept in files", name_of(device_matrix_.device()));
+  require(device_panels_.empty(), "sums on the device {} are not kept in files", name_of(device_sums_.device()));
   const int64_t counters[2] = {rows_, filled_};
   file.write(std::as_bytes(std::span(counters)));
   for (const Buffer* const b : {&block_, &residuals_, &sums_}) file.write({b->as<std::byte>(), b->bytes()});
@@ -266,11 +288,7 @@ Gram GramAccumulator::finish() && {
   double* to = right_hand_side.mutable_data<double>();
   for (int64_t c = 0; c < tiling_.size; c++)
     for (int64_t r = 0; r < right_hand_sides_; r++) *to++ = sums_.as<double>()[r * tiling_.padded() + c];
-  if (device_matrix_.defined()) {
-    matrix_.add_scaled(sign_, SymmetricMatrix::from(device_matrix_.to(Device::cpu)));
-    const Tensor there = device_sums_.to(Device::cpu);
-    backend_of(there).map(BinaryKind::add, right_hand_side, there, right_hand_side);
-  }
+  if (!device_panels_.empty()) add_from_device(right_hand_side);
   return {std::move(matrix_), right_hand_side, rows_};
 }
 

@@ -2,6 +2,7 @@
 // memory. Each tile of the result is updated by one BLAS call per block, blocks in order.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 #include "engine/file.h"
 #include "engine/symmetric.h"
@@ -19,7 +20,8 @@ struct Gram {
 /// weighted normal equations pass transformed rows. Memory: P²/2 + 256·P numbers of 8 bytes.
 ///
 /// Rows on another device stay there: their products are added there in float64, piece by piece, and go to the host at
-/// the end; the pieces may change the last bits. Memory of the device: 2·P² numbers of 8 bytes and a piece's rows.
+/// the end; the pieces may change the last bits. Memory of the device: P²/2 + 2·1024·P numbers of 8 bytes and 2,048
+/// rows.
 class GramAccumulator {
  public:
   /// For rows of `columns` (P) numbers with `right_hand_sides` (R, may be 0) residuals each.
@@ -44,6 +46,7 @@ class GramAccumulator {
   void collect(const Tensor& rows, int64_t from, int64_t count);
   void flush();
   void add_on_device(const Tensor& rows, const Tensor& residuals);
+  void add_from_device(Tensor& right_hand_side);
 
   Tiling tiling_;
   int64_t right_hand_sides_, rows_ = 0, filled_ = 0;
@@ -51,8 +54,10 @@ class GramAccumulator {
   Buffer block_;      // [tile, row, column in tile]
   Buffer residuals_;  // [R, row]
   SymmetricMatrix matrix_;
-  Buffer sums_;                         // [R, P padded]
-  Tensor device_matrix_, device_sums_;  // of rows on another device: [P, P], [P, R]
+  Buffer sums_;  // [R, P padded]
+  // Of rows on another device: columns of JᵀJ from the diagonal down, and Jᵀr [P, R].
+  std::vector<Tensor> device_panels_;
+  Tensor device_sums_;
 };
 
 /// Θ = J Jᵀ [m, m] for rows [..., P] float32 or float64 in memory (leading axes flattened in order); half the products.

@@ -326,7 +326,7 @@ TEST_CASE("a factor made on the emulator is that of the host, and names the same
 }
 
 TEST_CASE("rows on the emulator are added there, and may arrive beside rows of the host", "[emu]") {
-  const int64_t m = 2500, P = 33, R = 2;
+  const int64_t m = 2500, P = GENERATE(33, 1100), R = 2;
   const Matrix j = random_matrix(m, P, 21), r = random_matrix(m, R, 22);
   GramAccumulator accumulator(P, R);
   const auto part = [](const Matrix& x, int64_t from, int64_t to) { return tensor_of(x.middleRows(from, to - from)); };
