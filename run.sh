@@ -47,6 +47,7 @@ command_check() {
   install_packages "${check_packages[@]}"
   build all
   FASTNTK_TEST_GRID=full run_tests release
+  "$root/build/release/tests/tests_apps" "[.emulated-demo]"
   # shellcheck disable=SC2119  # its arguments are those of `./run.sh faults`
   command_faults
   local preset

@@ -1,8 +1,10 @@
 // --device, and what the program says of devices.
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "apps/command.h"
 #include "engine/device.h"
+#include "engine/file.h"
 #include "engine/npy.h"
 #include "engine/safetensors.h"
 #include "temporary_folder.h"
@@ -53,6 +55,28 @@ TEST_CASE("a model is fine-tuned, prepared, and forgets on the emulator as on th
   REQUIRE(here.size() == there.size());
   for (size_t i = 0; i < here.size(); i++) CHECK(std::abs(there[i] - here[i]) < 1e-5);
   check_refused("forget " + (folder / "emu") + " --class 8 --quiet", 2, "by the device emu");
+}
+
+// Some minutes: in `./run.sh check`, or by its tag.
+TEST_CASE("the demo gives on the emulator what it gives on the CPU", "[.emulated-demo]") {
+  const TemporaryFolder folder;
+  const auto rows = [&](const std::string& device) {
+    const std::string json = folder / (device + ".json");
+    const Result r = run("demo --n 50 --forget class:9 --oracle-seeds 0 --test-samples 50 --quiet --device " + device +
+                         " --json " + json);
+    INFO(r.output);
+    REQUIRE(r.code == 0);
+    return nlohmann::json::parse(read_file(json))["rows"];
+  };
+  const auto here = rows("cpu"), there = rows("emu");
+  REQUIRE(!here.empty());
+  REQUIRE(there.size() == here.size());
+  for (size_t i = 0; i < here.size(); i++) {
+    INFO(here[i].dump());
+    CHECK(there[i]["method"] == here[i]["method"]);
+    const double expected = here[i]["objective_retain"];
+    CHECK(std::abs(there[i]["objective_retain"].get<double>() - expected) <= 1e-3 * expected);
+  }
 }
 
 TEST_CASE("info says of every device what it is, or why it cannot be used") {
