@@ -268,7 +268,8 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
   NtkComputation computation(model, subset, first.inputs, second.inputs, options);
   const NtkPlan& plan = computation.choice().plan;
   fmt::print("{}", computation.choice().str());
-  const int64_t C = model.forward(Pass(), first.inputs.slice(0, 0, 1)).extent(1), R = f.trace ? 1 : C;
+  const int64_t C = model.forward(Pass(), first.inputs.slice(0, 0, 1).to(model.device())).extent(1),
+                R = f.trace ? 1 : C;
   const Tensor targets = first.labels.defined() && !two ? targets_of(first, C) : Tensor();
 
   reset_peak_memory();

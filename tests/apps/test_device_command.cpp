@@ -57,6 +57,22 @@ TEST_CASE("a model is fine-tuned, prepared, and forgets on the emulator as on th
   check_refused("forget " + (folder / "emu") + " --class 8 --quiet", 2, "by the device emu");
 }
 
+TEST_CASE("pretrain and every representation of ntk run on the emulator") {
+  const TemporaryFolder folder;
+  const auto succeeds = [&](const std::string& arguments) {
+    const Result r = run(arguments + " --quiet --device emu");
+    INFO(arguments << "\n" << r.output);
+    CHECK(r.code == 0);
+  };
+  const std::string small = folder / "small.safetensors";
+  succeeds("pretrain -o " + small + " --width 4 --samples 'class:0-8 first:32' --test-samples first:5 --epochs 1");
+  for (const char* const how : {"thin", "thin-file", "primal", "dual", "matrix-free"}) {
+    const bool matrix = how == std::string("primal") || how == std::string("matrix-free");
+    succeeds("ntk " + small + " --samples first:4 --subset bn --representation " + how + " " +
+             (matrix ? how == std::string("primal") ? "--spectrum" : "--top 3" : "-o " + (folder / "kernel.npy")));
+  }
+}
+
 // Some minutes: in `./run.sh check`, or by its tag.
 TEST_CASE("the demo gives on the emulator what it gives on the CPU", "[.emulated-demo]") {
   const TemporaryFolder folder;
