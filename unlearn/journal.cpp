@@ -6,12 +6,12 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
-#include <nlohmann/json.hpp>
 
 #include "engine/descriptor.h"
 #include "engine/error.h"
 #include "engine/file.h"
 #include "engine/sha256.h"
+#include "unlearn/flat_json.h"
 
 namespace fastntk {
 namespace {
@@ -29,11 +29,11 @@ std::string hash_of(const JournalEntry& e, const std::string& before) { return s
 
 JournalEntry parse(const std::string& line) {
   const json j = json::parse(line);
-  return {.number = j.at("number").get<int64_t>(),
+  return {.number = integer(j.at("number")),
           .kind = j.at("kind").get<std::string>(),
-          .ids = j.at("ids").get<std::vector<int64_t>>(),
-          .arrived = j.at("arrived").get<std::vector<int64_t>>(),
-          .to = j.at("to").get<int64_t>(),
+          .ids = integers(j.at("ids")),
+          .arrived = integers(j.at("arrived")),
+          .to = integer(j.at("to")),
           .representation = j.at("representation").get<std::string>(),
           .hashes = j.at("hashes").get<std::map<std::string, std::string>>(),
           .hash = j.at("hash").get<std::string>()};

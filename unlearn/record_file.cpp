@@ -56,7 +56,7 @@ RecordFile parse_record(const std::string& text, const std::string& source) {
   try {
     json record = parse_flat(text, source);
     const json& result = record.at("result");
-    r.entry = result.at("entry").get<int64_t>();
+    r.entry = integer(result.at("entry"));
     r.result = result.dump();
     r.made_by = record.at("measured").at("program").get<std::string>();
     if (record.contains("signature")) {

@@ -72,7 +72,7 @@ std::string escape(const std::string& text) {
 // 1.2 × 10⁻¹⁵, or 0.23 where that is short.
 std::string number(const json& value) {
   if (!value.is_number()) return "–";
-  if (value.is_number_integer()) return std::to_string(value.get<int64_t>());
+  if (value.is_number_integer()) return value.dump();
   const double x = value.get<double>();
   if (x == 0) return "0";
   if (std::fabs(x) >= 1e-3 && std::fabs(x) < 1e6)
@@ -111,7 +111,7 @@ std::string figure(const Plot& plot, const std::string& caption) {
 std::string plots_of(const json& probe) {
   const auto predicted = probe.at("predicted_change").get<std::vector<double>>(),
              actual = probe.at("actual_change").get<std::vector<double>>();
-  const auto labels = probe.at("labels").get<std::vector<int64_t>>();
+  const auto labels = integers(probe.at("labels"));
   require(predicted.size() == actual.size() && predicted.size() == labels.size(),
           "the arrays of the probe differ in length");
   double low = INFINITY, high = 0;
@@ -183,8 +183,8 @@ std::string metrics_of(const json& metrics) {
     const auto cell = [&](const json& values, const char* what) {
       return "<td class=\"number\">" + number(values.at(std::string(what) + key)) + "</td>";
     };
-    body += fmt::format("<tr><th scope=\"row\">{}, {} samples</th>", name,
-                        static_cast<int64_t>(before.at(std::string("n_") + key).get<double>())) +
+    body += fmt::format("<tr><th scope=\"row\">{}, {:.0f} samples</th>", name,
+                        before.at(std::string("n_") + key).get<double>()) +
             cell(before, "acc_") + cell(after, "acc_") + cell(before, "loss_") + cell(after, "loss_") +
             "<td class=\"number\">" + number(metrics.at("linearisation_error").at(key)) + "</td></tr>\n";
   }
@@ -196,7 +196,7 @@ std::string metrics_of(const json& metrics) {
 
 std::string page(const json& record) {
   const json &r = record.at("result"), &m = record.at("measured");
-  const auto entry = r.at("entry").get<int64_t>();
+  const auto entry = integer(r.at("entry"));
   const auto forgotten = r.at("ids").size();
   double seconds = 0;
   for (const json& p : m.at("phases")) seconds += p.at("seconds").get<double>();

@@ -23,7 +23,7 @@ Manifest read_manifest(const std::string& path, int64_t version) {
   Manifest m;
   try {
     json body = parse_flat(read_file(path), path);
-    m.format_version = body.at("format_version").get<int64_t>();
+    m.format_version = integer(body.at("format_version"));
     require(m.format_version == version, "{}: the state is of format version {}, this program reads version {}", path,
             m.format_version, version);
     const std::string hash = body.at("sha256").get<std::string>();

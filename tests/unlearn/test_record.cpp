@@ -8,6 +8,7 @@
 #include "unlearn/metrics.h"
 #include "unlearn/record_page.h"
 #include "unlearn/small_state.h"
+#include "unlearn/state_files.h"
 #include "unlearn/verify_record.h"
 
 using namespace fastntk;
@@ -170,9 +171,25 @@ TEST_CASE("what is not a record is refused in one line", "[record]") {
   refused(R"({"result": {"entry": 0}, "measured": {"program": ""}, "sha256": ""})");
   refused(R"({"result": {"entry": "1"}, "measured": {"program": ""}, "sha256": ""})");
   refused(R"({"result": {"entry": 1}, "measured": {"program": ""}})");
+  // A number that no integer can hold.
+  refused(R"({"result": {"entry": 1e80}, "measured": {"program": ""}, "sha256": ""})");
   refused(std::string(100000, '['));
   refused(R"({"result": {"entry": 1, "x": )" + std::string(100000, '[') + std::string(100000, ']') + "}}");
   CHECK(parse_record(R"({"result": {"entry": 1}, "measured": {"program": "p"}, "sha256": ""})", "R").made_by == "p");
+}
+
+TEST_CASE("what is not a manifest is refused in one line", "[record]") {
+  const TemporaryFolder folder;
+  const auto refused = [&](const std::string& text) {
+    CHECK_THROWS_WITH(read_manifest(folder.write("manifest.json", text), 3),
+                      Catch::Contains("is damaged") && !Catch::Contains("\n"));
+  };
+  refused("");
+  refused("{}");
+  refused(R"({"format_version": 3})");
+  refused(R"({"format_version": 3.0})");
+  refused(R"({"format_version": 1e80, "sha256": ""})");
+  refused(R"({"format_version": 3, "sha256": ""})");
 }
 
 TEST_CASE("a record as a page", "[record]") {
