@@ -103,6 +103,9 @@ files=("$@")
 for file in "${files[@]}"; do
   while read -r mutant; do echo "$file $mutant"; done < <(mutants_of "$kernels/$file")
 done > "$work/mutants"
+# Nothing is shown by tests that fail of themselves: with a change that changes nothing they must pass.
+read -r first _ < "$work/mutants"
+[[ $(try "$first" 1 none 1) == survived* ]] || { echo "mutations.sh: the tests of the kernels fail without a mutation" >&2; exit 1; }
 total=$(wc -l < "$work/mutants")
 echo "$total mutants of the kernels"
 # shellcheck disable=SC2016  # the inner shell expands them
