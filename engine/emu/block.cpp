@@ -96,6 +96,9 @@ FASTNTK_OUTSIDE_TSAN void Block::run(const Job& job, uint64_t number) {
       else if (t.waiting == Waiting::warp)
         try_warp(order_[k]);
       if (failed_) end_all();
+      const bool last_lane = k % warp_lanes == warp_lanes - 1 || k + 1 == threads_;
+      if (order == Schedule::warps && last_lane && can_go_on(k))
+        k = k / warp_lanes * warp_lanes - 1;  // its first again
     }
     if (!progress) {
       note(deadlock());
@@ -111,6 +114,13 @@ FASTNTK_OUTSIDE_TSAN void Block::run(const Job& job, uint64_t number) {
   FASTNTK_TSAN(__tsan_release(&error_));
   if (exception) std::rethrow_exception(exception);
   fail("{}, in block ({}, {}, {})", error_, blockIdx.x, blockIdx.y, blockIdx.z);
+}
+
+// Whether a lane of the warp of this thread does not wait.
+FASTNTK_OUTSIDE_TSAN bool Block::can_go_on(unsigned thread) const {
+  const unsigned first = thread / warp_lanes * warp_lanes;
+  return std::any_of(thread_ + first, thread_ + std::min(first + warp_lanes, threads_),
+                     [](const Thread& t) { return t.waiting == Waiting::nothing; });
 }
 
 // ---- waiting ----

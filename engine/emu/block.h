@@ -27,8 +27,9 @@ constexpr unsigned warp_lanes = 32, max_threads = 1024;
 constexpr int max_declarations = 1024;
 constexpr size_t max_shared_bytes = size_t{48} << 10;
 
-/// In which order the threads of a block are run. No result may depend on it.
-enum class Schedule : uint8_t { forward, reverse, shuffled };
+/// In which order the threads of a block are run; with `warps` each warp goes as far as it can before the next one
+/// does. No result may depend on it.
+enum class Schedule : uint8_t { forward, reverse, shuffled, warps };
 void set_schedule(Schedule schedule);
 
 /// A grid to run: `kernel(arguments)` in each thread.
@@ -79,6 +80,7 @@ class Block {
   void resume(Thread& thread);
   void wait(Waiting kind);
   void release_barrier();
+  bool can_go_on(unsigned thread) const;
   void try_warp(unsigned thread);
   void end_all();
   std::string deadlock() const;

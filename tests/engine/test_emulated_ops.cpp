@@ -97,7 +97,8 @@ void check_all(Device device) {
   size_t number = 0, orders = 0;
   for (const Sample& sample : all_samples())
     for (const Case& c : cases(sample, number++)) {
-      emu::set_schedule(orders++ % 2 ? emu::Schedule::shuffled : emu::Schedule::reverse);
+      constexpr emu::Schedule schedules[] = {emu::Schedule::reverse, emu::Schedule::shuffled, emu::Schedule::warps};
+      emu::set_schedule(schedules[orders++ % 3]);
       const std::string wrong = compare(sample, c, device);
       INFO(sample.op << " (" << sample.note << "), " << name_of(c.layout) << ", K = " << c.stack << ", "
                      << fastntk::name_of(c.dtype) << ": " << wrong);
