@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "engine/device.h"
+#include "engine/emu/sanitizers.h"
 #include "engine/parallel.h"
 #include "engine/progress.h"
 #include "models/registry.h"
@@ -122,6 +123,7 @@ TEST_CASE("training in a process that is interrupted", "[.][interrupted-training
 TEST_CASE("interrupted training continues to the same bits, and a checkpoint of another run is refused") {
   const Mode mode = GENERATE(Mode::train, Mode::eval);
   const Device device = GENERATE(Device::cpu, Device::emu);
+  if (device == Device::emu && emu::under_tsan) return;  // a quarter of an hour
   const TemporaryFolder folder;
   const std::string checkpoint = folder / "run.safetensors", copy = folder / "copy.safetensors";
   train_until_interrupted(mode, device, checkpoint);
