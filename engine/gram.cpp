@@ -139,17 +139,18 @@ void GramAccumulator::add(const Tensor& rows, const Tensor& residuals) {
             "GramAccumulator::add needs {} residuals for each of {} rows, got {}", right_hand_sides_, count,
             residuals.defined() ? residuals.describe() : "none");
     targets = residuals.to(DType::float64).contiguous();
+    for (int64_t i = 0; i < targets.elements(); i++)
+      require(std::isfinite(targets.data<double>()[i]),
+              "the residual of row {} is {}: normal equations need finite residuals", rows_ + i / right_hand_sides_,
+              targets.data<double>()[i]);
   }
   if (matrix.device() != Device::cpu) return add_on_device(matrix, targets);
   for (int64_t from = 0; from < count;) {
     const int64_t taken = std::min(count - from, block_extent - filled_);
     for (int64_t i = 0; i < taken; i++)
-      for (int64_t r = 0; r < right_hand_sides_; r++) {
-        const double value = targets.data<double>()[(from + i) * right_hand_sides_ + r];
-        require(std::isfinite(value), "the residual of row {} is {}: normal equations need finite residuals", rows_ + i,
-                value);
-        residuals_.as<double>()[r * block_extent + filled_ + i] = value;
-      }
+      for (int64_t r = 0; r < right_hand_sides_; r++)
+        residuals_.as<double>()[r * block_extent + filled_ + i] =
+            targets.data<double>()[(from + i) * right_hand_sides_ + r];
     for_floating(matrix.dtype(), "GramAccumulator::add",
                  [&](auto zero) { collect<decltype(zero)>(matrix, from, taken); });
     from += taken, filled_ += taken, rows_ += taken;
@@ -194,12 +195,7 @@ void GramAccumulator::add_on_device(const Tensor& rows, const Tensor& residuals)
                   device_panels_[k]);
     }
     if (R == 0) continue;
-    const Tensor values = residuals.reshape({rows.extent(0), R}).slice(0, from, to).contiguous();
-    for (int64_t i = 0; i < values.elements(); i++)
-      require(std::isfinite(values.data<double>()[i]),
-              "the residual of row {} is {}: normal equations need finite residuals", rows_ + from + i / R,
-              values.data<double>()[i]);
-    add_product(part, values.to(rows.device()), device_sums_);
+    add_product(part, residuals.reshape({rows.extent(0), R}).slice(0, from, to).to(rows.device()), device_sums_);
   }
   rows_ += rows.extent(0);
 }

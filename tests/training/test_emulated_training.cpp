@@ -4,29 +4,17 @@
 
 #include "models/registry.h"
 #include "training/curvature.h"
+#include "training/small_training.h"
 #include "training/trainer.h"
 
 using namespace fastntk;
 
 namespace {
 
-constexpr int64_t classes = 3, n = 20;
+constexpr int64_t n = 20;
 
-Model small_resnet() {
-  Model model =
-      make_model({.architecture = "resnet20", .classes = classes, .channels = 1, .options = {{"width", "2"}}}, 1);
-  model->to(DType::float64);
-  return model;
-}
-
-Samples samples() {
-  Samples s;
-  s.inputs = Random(5).normal_tensor({n, 8, 8, 1}, DType::float64);
-  std::vector<int64_t> labels;
-  for (int64_t i = 0; i < n; i++) labels.push_back(i % classes), s.ids.push_back(i);
-  s.labels = Tensor::from<int64_t>({n}, labels);
-  return s;
-}
+Model double_resnet() { return small_resnet(DType::float64); }
+Samples double_samples() { return samples(n, DType::float64); }
 
 TrainConfig config_of(Mode mode, const std::string& optimiser) {
   TrainConfig config;
@@ -39,16 +27,6 @@ TrainConfig config_of(Mode mode, const std::string& optimiser) {
   config.l2 = 0.01;
   config.augmentation = {.flip = true, .crop = 1};
   return config;
-}
-
-std::vector<double> contents(const Module& model) {
-  std::vector<double> all;
-  const auto add = [&](const Tensor& t) {
-    for (const double x : t.to(Device::cpu).to(DType::float64).to_vector<double>()) all.push_back(x);
-  };
-  for (const auto& [name, p] : model.named_parameters()) add(p->value);
-  for (const auto& [name, b] : model.named_buffers()) add(b->value);
-  return all;
 }
 
 void check_close(const std::vector<double>& got, const std::vector<double>& expected, double allowed) {
@@ -69,9 +47,9 @@ TEST_CASE("training on the emulator goes where it goes on the CPU", "[emu]") {
   CAPTURE(optimiser, whole);
   const TrainConfig config = config_of(whole ? Mode::train : Mode::eval, optimiser);
   const auto trained = [&](Device device) {
-    Model model = small_resnet();
+    Model model = double_resnet();
     model->to(device);
-    const TrainResult result = train(*model, choose(*model, whole ? "all" : "bn+head"), samples(), config, "");
+    const TrainResult result = train(*model, choose(*model, whole ? "all" : "bn+head"), double_samples(), config, "");
     CHECK(model->device() == device);
     return std::pair(contents(*model), result.epoch_loss);
   };
@@ -83,13 +61,13 @@ TEST_CASE("training on the emulator goes where it goes on the CPU", "[emu]") {
 }
 
 TEST_CASE("products with second derivatives on the emulator are those of the CPU", "[emu]") {
-  Model model = small_resnet();
+  Model model = double_resnet();
   const Subset subset = choose(*model, "bn+head");
   const Tensor v = Random(3).normal_tensor({2, subset.size()}, DType::float64);
   const Loss& loss = find_loss("ce");
-  const std::vector<double> curved = hvp(*model, subset, samples(), loss, v).to_vector<double>(),
-                            linear = ggn_vp(*model, subset, samples(), loss, v).to_vector<double>();
+  const std::vector<double> curved = hvp(*model, subset, double_samples(), loss, v).to_vector<double>(),
+                            linear = ggn_vp(*model, subset, double_samples(), loss, v).to_vector<double>();
   model->to(Device::emu);
-  check_close(hvp(*model, subset, samples(), loss, v).to_vector<double>(), curved, 1e-12);
-  check_close(ggn_vp(*model, subset, samples(), loss, v).to_vector<double>(), linear, 1e-12);
+  check_close(hvp(*model, subset, double_samples(), loss, v).to_vector<double>(), curved, 1e-12);
+  check_close(ggn_vp(*model, subset, double_samples(), loss, v).to_vector<double>(), linear, 1e-12);
 }

@@ -13,29 +13,12 @@
 #include "models/registry.h"
 #include "temporary_folder.h"
 #include "training/loss.h"
+#include "training/small_training.h"
 
 using namespace fastntk;
 using Catch::Contains;
 
 namespace {
-
-constexpr int64_t classes = 3;
-
-Model small_resnet(DType dtype = DType::float32, uint64_t seed = 1) {
-  Model model =
-      make_model({.architecture = "resnet20", .classes = classes, .channels = 1, .options = {{"width", "2"}}}, seed);
-  model->to(dtype);
-  return model;
-}
-
-Samples samples(int64_t n, DType dtype = DType::float32) {
-  Samples s;
-  s.inputs = Random(5).normal_tensor({n, 8, 8, 1}, dtype);
-  std::vector<int64_t> labels;
-  for (int64_t i = 0; i < n; i++) labels.push_back(i % classes), s.ids.push_back(i);
-  s.labels = Tensor::from<int64_t>({n}, labels);
-  return s;
-}
 
 TrainConfig config_of(Mode mode) {
   TrainConfig config;
@@ -48,17 +31,6 @@ TrainConfig config_of(Mode mode) {
   config.augmentation = {.flip = true, .crop = 1};
   config.seed = 4;
   return config;
-}
-
-// Everything that a model is, as numbers.
-std::vector<double> contents(const Module& model) {
-  std::vector<double> all;
-  const auto add = [&](const Tensor& t) {
-    for (const double x : t.to(DType::float64).to_vector<double>()) all.push_back(x);
-  };
-  for (const auto& [name, p] : model.named_parameters()) add(p->value);
-  for (const auto& [name, b] : model.named_buffers()) add(b->value);
-  return all;
 }
 
 struct Trained {
