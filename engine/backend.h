@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "engine/convolution_shape.h"
+#include "engine/kernels/random.h"
 #include "engine/kernels/scalar.h"
 #include "engine/tensor.h"
 
@@ -39,6 +40,10 @@ class Backend {
   virtual void map(BinaryKind kind, const Tensor& a, const Tensor& b, Tensor& out) const = 0;
   /// Row-major index of the first element that is NaN or infinite, -1 if there is none.
   virtual int64_t first_non_finite(const Tensor& x) const = 0;
+
+  // ---- random ----
+  struct RandomFill;
+  virtual void random(const RandomFill& arguments) const = 0;
 
   // ---- reduce ----
   /// `out` has the rank of x, and extent 1 on the axes that are reduced. Sums run in a fixed order.
@@ -122,6 +127,8 @@ class Backend {
   /// what is left there is not said. Returns 0, or k when the leading k × k block is the first that is not positive
   /// definite.
   virtual int64_t cholesky(Tensor& a) const = 0;
+  /// b [n, R] ← (L Lᵀ)⁻¹ b, contiguous float64, for such an L.
+  virtual void cholesky_solve(const Tensor& factor, Tensor& b) const = 0;
 };
 
 /// The backend of a device; Error when it cannot be used.
@@ -130,6 +137,15 @@ const Backend& cpu_backend();
 /// Has the CPU's work done by another backend, which hands it on; null: by its own again.
 void set_cpu_backend(const Backend* other);
 inline const Backend& backend_of(const Tensor& t) { return backend(t.device()); }
+
+/// out_i = random_element<kind>(numbers, first + i, p) for element i in row-major order; `out` is contiguous.
+struct Backend::RandomFill {
+  RandomKind kind;
+  RandomNumbers numbers;
+  uint64_t first;
+  double p;
+  Tensor& out;
+};
 
 /// q [N…, T, d], k [N…, S, d], v [N…, S, e], y [N…, T, e], S > 0. The elements of a row lie side by side, all other
 /// strides are free.

@@ -5,11 +5,13 @@
 
 #include "engine/backend.h"
 #include "engine/blas.h"
+#include "engine/device.h"
 #include "engine/parallel.h"
 
 namespace fastntk {
 
-Cholesky::Cholesky(SymmetricMatrix a, double ridge, Device device) : factor_(std::move(a)), ridge_(ridge), norm_(0) {
+Cholesky::Cholesky(SymmetricMatrix a, double ridge, Device device)
+    : factor_(std::move(a)), size_(factor_.size()), ridge_(ridge), norm_(0) {
   require(std::isfinite(ridge) && ridge >= 0, "Cholesky needs a ridge that is not negative, got {}", ridge);
   factor_.add_to_diagonal(ridge);
   norm_ = factor_.one_norm();
@@ -58,16 +60,27 @@ void Cholesky::require_positive(int64_t failed) const {
 }
 
 void Cholesky::factorise_on(Device device) {
-  Tensor dense = factor_.dense().to(device);
-  require_positive(backend(device).cholesky(dense));
-  const auto [size, count, extent] = factor_.tiling();
-  factor_ = SymmetricMatrix::from(dense.to(Device::cpu));
-  // As where the tiles are factorised: padding is a block of the unit matrix.
-  for (int64_t i = size - (count - 1) * extent; i < extent; i++)
-    factor_.tile(count - 1, count - 1)[i * (extent + 1)] = 1;
+  device_factor_ = factor_.dense().to(device);
+  factor_ = SymmetricMatrix(0);
+  require_positive(backend(device).cholesky(device_factor_));
+}
+
+const SymmetricMatrix& Cholesky::factor() const {
+  require(!device_factor_.defined(), "the factor of a matrix [{}, {}] is on the device {}", size_, size_,
+          name_of(device_factor_.device()));
+  return factor_;
+}
+
+Tensor Cholesky::solve_on_device(const Tensor& b) const {
+  require(b.rank() >= 1 && b.rank() <= 2 && b.extent(0) == size_ && b.dtype() == DType::float64,
+          "Cholesky::solve needs float64 [{}] or [{}, R], got {}", size_, size_, b.describe());
+  Tensor x = b.contiguous().reshape({size_, b.rank() == 2 ? b.extent(1) : 1}).to(device_factor_.device());
+  backend_of(x).cholesky_solve(device_factor_, x);
+  return x.to(Device::cpu).reshape(b.shape());
 }
 
 Tensor Cholesky::solve(const Tensor& b) const {
+  if (device_factor_.defined()) return solve_on_device(b);
   const auto [size, count, extent] = factor_.tiling();
   ColumnBlocks x(factor_.tiling(), b, "Cholesky::solve");
   constexpr int width = ColumnBlocks::width;

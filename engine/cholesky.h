@@ -13,31 +13,35 @@ class Cholesky {
  public:
   /// Factors in place: move A in, or pass `a.clone()` to keep it. Error naming the pivot and ρ if A + ρI is not
   /// positive definite; error if A has a NaN or infinity, or ρ is negative.
-  /// With another device than the CPU the factor is made there and comes back.
+  /// On another device than the CPU the factor is made, stays and solves there: P² numbers of 8 bytes.
   explicit Cholesky(SymmetricMatrix a, double ridge = 0, Device device = Device::cpu);
   /// From what factor(), ridge() and one_norm() of another gave, kept in a file meanwhile; no factorisation.
   static Cholesky from_factor(SymmetricMatrix factor, double ridge, double one_norm) {
     return {std::move(factor), ridge, one_norm};
   }
-  /// L, in the lower triangles of the tiles.
-  const SymmetricMatrix& factor() const { return factor_; }
+  /// L, in the lower triangles of the tiles; Error for a factor on another device.
+  const SymmetricMatrix& factor() const;
   /// ‖A + ρI‖₁
   double one_norm() const { return norm_; }
-  int64_t size() const { return factor_.size(); }
+  int64_t size() const { return size_; }
   double ridge() const { return ridge_; }
-  /// (A + ρI)⁻¹ b for b [n] or [n, R], float64. A column's bits do not depend on the other columns.
+  /// (A + ρI)⁻¹ b for b [n] or [n, R], float64, on the host. By a factor on the host a column's bits do not depend on
+  /// the other columns.
   Tensor solve(const Tensor& b) const;
   /// Estimate (from below, seldom by more than a factor 3) of κ₁ = ‖A + ρI‖₁ ‖(A + ρI)⁻¹‖₁; 1 for size 0.
   double condition_estimate() const;
 
  private:
   Cholesky(SymmetricMatrix factor, double ridge, double norm)
-      : factor_(std::move(factor)), ridge_(ridge), norm_(norm) {}
+      : factor_(std::move(factor)), size_(factor_.size()), ridge_(ridge), norm_(norm) {}
   void factorise_diagonal(int64_t k);
   void factorise_on(Device device);
+  Tensor solve_on_device(const Tensor& b) const;
   void require_positive(int64_t failed) const;
 
-  SymmetricMatrix factor_;  // L; the upper triangles of diagonal tiles still hold A
+  SymmetricMatrix factor_;  // L; the upper triangles of diagonal tiles still hold A. Empty if it is on a device:
+  Tensor device_factor_;    // [n, n], the upper triangle meaningless
+  int64_t size_;
   double ridge_, norm_;
 };
 

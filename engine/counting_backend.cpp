@@ -53,6 +53,10 @@ class CountingBackend final : public Backend {
     note("map", count(x), bytes_in(x));
     return inner_.first_non_finite(x);
   }
+  void random(const RandomFill& m) const override {
+    note("random", 0, bytes_in(m.out));
+    inner_.random(m);
+  }
   void reduce(ReduceKind kind, const Tensor& x, Tensor& out) const override {
     note("reduce", count(x), bytes_of_all(x, out));
     inner_.reduce(kind, x, out);
@@ -173,6 +177,10 @@ class CountingBackend final : public Backend {
     const double n = static_cast<double>(a.extent(0));
     note("cholesky", n * n * n / 3, bytes_in(a));
     return inner_.cholesky(a);
+  }
+  void cholesky_solve(const Tensor& factor, Tensor& b) const override {
+    note("cholesky", 2 * count(b) * static_cast<double>(b.extent(0)), bytes_of_all(factor, b, b));
+    inner_.cholesky_solve(factor, b);
   }
 
  private:

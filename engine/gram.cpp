@@ -84,46 +84,30 @@ void mirror_diagonal_tiles(SymmetricMatrix& matrix) {
   });
 }
 
-// For rows [m, P] on another device, of which the first is row `first` of J.
-void require_finite(const Tensor& rows, int64_t first) {
-  const int64_t at = backend_of(rows).first_non_finite(rows), columns = std::max<int64_t>(1, rows.extent(1));
-  require(at < 0, "row {}, column {} of the Jacobian is not finite: a Gram matrix needs finite rows",
-          first + at / columns, at % columns);
-}
-
-// J_a J_bᵀ where the rows are, in blocks of columns that follow one another; the result goes to the host.
-Tensor dual_gram_on_device(const Tensor& a, const Tensor& b) {
-  constexpr int64_t columns = 1 << 14;
-  const Backend& device = backend_of(a);
-  require_finite(a, 0);
-  require_finite(b, 0);
-  Tensor sum = Tensor::zeros({a.extent(0), b.extent(0)}, DType::float64, a.device());
-  for (int64_t from = 0; from < a.extent(1); from += columns) {
-    const int64_t to = std::min(a.extent(1), from + columns);
-    const Tensor left = a.slice(1, from, to).to(DType::float64), right = b.slice(1, from, to).to(DType::float64);
-    Tensor part(sum.shape(), DType::float64, a.device());
-    device.gemm(left, right.transpose(0, 1), part, false);
-    device.map(BinaryKind::add, sum, part, sum);
-  }
-  return sum.to(Device::cpu);
-}
-
 }  // namespace
 
-GramAccumulator::GramAccumulator(SymmetricMatrix start, double sign) : GramAccumulator(std::move(start), 0, sign) {}
+GramAccumulator::GramAccumulator(SymmetricMatrix start, double sign)
+    : GramAccumulator(std::move(start), 0, sign, Device::cpu) {}
 
-GramAccumulator::GramAccumulator(int64_t columns, int64_t right_hand_sides)
-    : GramAccumulator(SymmetricMatrix(columns), right_hand_sides, 1) {}
+GramAccumulator::GramAccumulator(int64_t columns, int64_t right_hand_sides, Device device)
+    : GramAccumulator(SymmetricMatrix(columns), right_hand_sides, 1, device) {}
 
-GramAccumulator::GramAccumulator(SymmetricMatrix start, int64_t right_hand_sides, double sign)
+GramAccumulator::GramAccumulator(SymmetricMatrix start, int64_t right_hand_sides, double sign, Device device)
     : tiling_(start.tiling()),
+      device_(device),
       right_hand_sides_(right_hand_sides),
       sign_(sign),
-      block_(sizeof(double) * static_cast<size_t>(tiling_.padded() * block_extent)),
+      block_(device == Device::cpu ? sizeof(double) * static_cast<size_t>(tiling_.padded() * block_extent) : 0),
       residuals_(sizeof(double) * static_cast<size_t>(right_hand_sides * block_extent)),
       matrix_(std::move(start)),
       sums_(sizeof(double) * static_cast<size_t>(right_hand_sides * tiling_.padded())) {
-  std::fill_n(block_.as<double>(), tiling_.padded() * block_extent, 0.0);
+  if (device != Device::cpu) {
+    const int64_t P = tiling_.size;
+    for (int64_t from = 0; from < P; from += device_panel)
+      device_panels_.push_back(Tensor::zeros({P - from, std::min(device_panel, P - from)}, DType::float64, device));
+    device_sums_ = Tensor::zeros({P, right_hand_sides}, DType::float64, device);
+  }
+  std::fill_n(block_.as<double>(), block_.bytes() / sizeof(double), 0.0);
   std::fill_n(residuals_.as<double>(), right_hand_sides * block_extent, 0.0);
   std::fill_n(sums_.as<double>(), right_hand_sides * tiling_.padded(), 0.0);
 }
@@ -144,7 +128,9 @@ void GramAccumulator::add(const Tensor& rows, const Tensor& residuals) {
               "the residual of row {} is {}: normal equations need finite residuals", rows_ + i / right_hand_sides_,
               targets.data<double>()[i]);
   }
-  if (matrix.device() != Device::cpu) return add_on_device(matrix, targets);
+  require(matrix.device() == device_ || matrix.device() == Device::cpu,
+          "GramAccumulator::add on the device {} was given rows of {}", name_of(device_), name_of(matrix.device()));
+  if (device_ != Device::cpu) return add_on_device(matrix.to(device_), targets);
   for (int64_t from = 0; from < count;) {
     const int64_t taken = std::min(count - from, block_extent - filled_);
     for (int64_t i = 0; i < taken; i++)
@@ -174,13 +160,7 @@ void GramAccumulator::add_on_device(const Tensor& rows, const Tensor& residuals)
   constexpr int64_t piece = 2048;  // rows in float64 at once
   const Backend& device = backend_of(rows);
   const int64_t P = tiling_.size, R = right_hand_sides_;
-  require_finite(rows, rows_);
-  if (device_panels_.empty()) {
-    for (int64_t from = 0; from < P; from += device_panel)
-      device_panels_.push_back(
-          Tensor::zeros({P - from, std::min(device_panel, P - from)}, DType::float64, rows.device()));
-    device_sums_ = Tensor::zeros({P, R}, DType::float64, rows.device());
-  }
+  require_finite_rows(rows, rows_);
   const auto add_product = [&](const Tensor& transposed, const Tensor& right, Tensor& sum) {
     Tensor part(sum.shape(), DType::float64, sum.device());
     device.gemm(transposed.transpose(0, 1), right, part, false);
@@ -242,15 +222,22 @@ void GramAccumulator::flush() {
   filled_ = 0;
 }
 
-// The parts of the state: counters, then the four buffers.
+// The parts of the state: counters, then the four buffers, or what is on the device.
 size_t GramAccumulator::state_bytes() const {
-  return 2 * sizeof(int64_t) + block_.bytes() + residuals_.bytes() + matrix_.bytes() + sums_.bytes();
+  size_t bytes = 2 * sizeof(int64_t);
+  if (device_ == Device::cpu) return bytes + block_.bytes() + residuals_.bytes() + matrix_.bytes() + sums_.bytes();
+  for (const Tensor& panel : device_panels_) bytes += panel.bytes();
+  return bytes + device_sums_.bytes();
 }
 
 void GramAccumulator::save_state(AtomicFile& file) const {
-  require(device_panels_.empty(), "sums on the device {} are not kept in files", name_of(device_sums_.device()));
   const int64_t counters[2] = {rows_, filled_};
   file.write(std::as_bytes(std::span(counters)));
+  if (device_ != Device::cpu) {
+    for (const Tensor& panel : device_panels_) file.write(bytes_of(panel.to(Device::cpu)));
+    file.write(bytes_of(device_sums_.to(Device::cpu)));
+    return;
+  }
   for (const Buffer* const b : {&block_, &residuals_, &sums_}) file.write({b->as<std::byte>(), b->bytes()});
   if (tiling_.count) file.write({reinterpret_cast<const std::byte*>(matrix_.tile(0, 0)), matrix_.bytes()});
 }
@@ -264,6 +251,16 @@ void GramAccumulator::load_state(const InputFile& file, int64_t offset) {
   next(std::as_writable_bytes(std::span(counters)));
   rows_ = counters[0], filled_ = counters[1];
   require(filled_ >= 0 && filled_ < block_extent, "{}: not the state of a Gram matrix", file.path());
+  if (device_ != Device::cpu) {
+    const auto read = [&](Tensor& sum) {
+      Tensor here(sum.shape(), sum.dtype());
+      next(mutable_bytes_of(here));
+      sum = here.to(device_);
+    };
+    for (Tensor& panel : device_panels_) read(panel);
+    read(device_sums_);
+    return;
+  }
   for (Buffer* const b : {&block_, &residuals_, &sums_}) next({b->as<std::byte>(), b->bytes()});
   if (tiling_.count) next({reinterpret_cast<std::byte*>(matrix_.tile(0, 0)), matrix_.bytes()});
 }
@@ -284,13 +281,19 @@ Gram GramAccumulator::finish() && {
   double* to = right_hand_side.mutable_data<double>();
   for (int64_t c = 0; c < tiling_.size; c++)
     for (int64_t r = 0; r < right_hand_sides_; r++) *to++ = sums_.as<double>()[r * tiling_.padded() + c];
-  if (!device_panels_.empty()) add_from_device(right_hand_side);
+  if (device_ != Device::cpu) add_from_device(right_hand_side);
   return {std::move(matrix_), right_hand_side, rows_};
+}
+
+void require_finite_rows(const Tensor& rows, int64_t first) {
+  const int64_t at = backend_of(rows).first_non_finite(rows), columns = std::max<int64_t>(1, rows.extent(-1));
+  require(at < 0, "row {}, column {} of the Jacobian is not finite: a Gram matrix needs finite rows",
+          first + at / columns, at % columns);
 }
 
 SymmetricMatrix dual_gram(const Tensor& rows) {
   const Tensor matrix = as_rows(rows, "dual_gram");
-  if (matrix.device() != Device::cpu) return SymmetricMatrix::from(dual_gram_on_device(matrix, matrix));
+  if (matrix.device() != Device::cpu) return SymmetricMatrix::from(dual_gram(matrix, matrix));
   ColumnPanels panels(matrix);
   SymmetricMatrix out(matrix.extent(0));
   const int extent = panels.tiling().extent;
@@ -310,11 +313,35 @@ SymmetricMatrix dual_gram(const Tensor& rows) {
   return out;
 }
 
-Tensor dual_gram(const Tensor& a, const Tensor& b) {
+Tensor dual_gram_on_device(const Tensor& a, const Tensor& b, DType products) {
+  constexpr int64_t float_columns = 512, at_once = 1 << 25;  // numbers of float64 rows
   const Tensor left = as_rows(a, "dual_gram"), right = as_rows(b, "dual_gram");
   require(left.extent(1) == right.extent(1), "dual_gram needs rows of one length, got {} and {}", a.describe(),
           b.describe());
-  if (left.device() != Device::cpu) return dual_gram_on_device(left, right);
+  const Device device = left.device();
+  const Backend& kernels = backend(device);
+  const int64_t rows = left.extent(0) + right.extent(0);
+  const int64_t columns =
+      products == DType::float32 ? float_columns : std::max<int64_t>(1024, at_once / std::max<int64_t>(1, rows));
+  Tensor sum = Tensor::zeros({left.extent(0), right.extent(0)}, DType::float64, device),
+         part(sum.shape(), products, device);
+  for (int64_t from = 0; from < left.extent(1); from += columns) {
+    const int64_t to = std::min(left.extent(1), from + columns);
+    kernels.gemm(left.slice(1, from, to).to(products), right.slice(1, from, to).to(products).transpose(0, 1), part,
+                 false);
+    kernels.map(BinaryKind::add, sum, part.to(DType::float64), sum);
+  }
+  return sum.to(Device::cpu);
+}
+
+Tensor dual_gram(const Tensor& a, const Tensor& b) {
+  if (a.device() != Device::cpu) {
+    for (const Tensor* const rows : {&a, &b}) require_finite_rows(*rows, 0);
+    return dual_gram_on_device(a, b);
+  }
+  const Tensor left = as_rows(a, "dual_gram"), right = as_rows(b, "dual_gram");
+  require(left.extent(1) == right.extent(1), "dual_gram needs rows of one length, got {} and {}", a.describe(),
+          b.describe());
   ColumnPanels rows(left), columns(right);
   const int row_extent = rows.tiling().extent, column_extent = columns.tiling().extent;
   const int64_t stride = columns.tiling().padded();

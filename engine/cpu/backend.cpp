@@ -10,13 +10,19 @@
 #include "engine/cpu/map.h"
 #include "engine/cpu/optimiser.h"
 #include "engine/cpu/pool.h"
+#include "engine/cpu/random.h"
 #include "engine/cpu/reduce.h"
 #include "engine/cpu/row_norm.h"
 #include "engine/cpu/scan.h"
 #include "engine/cpu/softmax.h"
+#include "engine/precision.h"
 
 namespace fastntk {
 namespace {
+
+void require_precision() {
+  require(linear_precision() != Precision::tf32, "products in tf32 are for GPUs, and these operands are on the CPU");
+}
 
 class CpuBackend final : public Backend {
  public:
@@ -34,10 +40,12 @@ class CpuBackend final : public Backend {
   }
   void convolution(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const Tensor& x, const Tensor& w,
                    Tensor& y) const override {
+    require_precision();
     cpu::convolution(shape, algorithm, x, w, y);
   }
   void convolution_input_gradient(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const Tensor& dy,
                                   const Tensor& w, Tensor& dx) const override {
+    require_precision();
     cpu::convolution_input_gradient(shape, algorithm, dy, w, dx);
   }
   void convolution_weight_gradient(const ConvolutionShape& shape, const Tensor& x, const Tensor& dy,
@@ -59,11 +67,22 @@ class CpuBackend final : public Backend {
   void row_norm_sums(const RowNormSums& arguments) const override { cpu::row_norm_sums(arguments); }
   void step(const SgdStep& arguments) const override { cpu::step(arguments); }
   void step(const AdamStep& arguments) const override { cpu::step(arguments); }
+  void random(const RandomFill& arguments) const override { cpu::random(arguments); }
+  // To BLAS the rows are columns.
   int64_t cholesky(Tensor& a) const override {
     const int n = static_cast<int>(a.extent(0));
-    return blas::potrf('U', n, a.mutable_data<double>(), n);  // to BLAS the rows are columns
+    return blas::potrf('U', n, a.mutable_data<double>(), n);
   }
-  void gemm(const Tensor& a, const Tensor& b, Tensor& out, bool keep_b) const override { cpu::gemm(a, b, out, keep_b); }
+  void cholesky_solve(const Tensor& factor, Tensor& b) const override {
+    const int n = static_cast<int>(b.extent(0)), columns = static_cast<int>(b.extent(1));
+    for (const char transpose : {'N', 'T'})
+      blas::trsm('R', 'U', transpose, 'N', columns, n, 1.0, factor.data<double>(), n, b.mutable_data<double>(),
+                 columns);
+  }
+  void gemm(const Tensor& a, const Tensor& b, Tensor& out, bool keep_b) const override {
+    if (keep_b) require_precision();
+    cpu::gemm(a, b, out, keep_b);
+  }
   void attention(const Attention& arguments) const override { cpu::attention(arguments); }
   void attention_transposed(const AttentionTransposed& arguments) const override {
     cpu::attention_transposed(arguments);

@@ -24,8 +24,7 @@ class GpuBackend final : public Backend {
     FASTNTK_GPU::softmax_map(kind, p, t, out);
   }
   void gemm(const Tensor& a, const Tensor& b, Tensor& out, bool keep_b) const override {
-    require(!keep_b || linear_precision() == Precision::float32, "products in bf16 are for the CPU");
-    FASTNTK_GPU::gemm(a, b, out);
+    FASTNTK_GPU::gemm(a, b, out, keep_b);
   }
   void attention(const Attention& arguments) const override { FASTNTK_GPU::attention(arguments); }
   void attention_transposed(const AttentionTransposed& arguments) const override {
@@ -75,11 +74,22 @@ class GpuBackend final : public Backend {
   void row_norm(const RowNorm& arguments) const override { FASTNTK_GPU::row_norm(arguments); }
   void row_norm_core(const RowNormCore& arguments) const override { FASTNTK_GPU::row_norm_core(arguments); }
   void row_norm_sums(const RowNormSums& arguments) const override { FASTNTK_GPU::row_norm_sums(arguments); }
+  void random(const RandomFill& arguments) const override { FASTNTK_GPU::random(arguments); }
   void step(const SgdStep& arguments) const override { FASTNTK_GPU::step(arguments); }
   void step(const AdamStep& arguments) const override { FASTNTK_GPU::step(arguments); }
   int64_t cholesky(Tensor& a) const override {
     require(a.rank() == 2 && a.extent(0) == a.extent(1) && a.is_contiguous(), "a Cholesky factor of {}", a.describe());
     return a.extent(0) == 0 ? 0 : FASTNTK_GPU::cholesky(elements_to_write<double>(a), a.extent(0));
+  }
+  void cholesky_solve(const Tensor& factor, Tensor& b) const override {
+    require(factor.rank() == 2 && factor.extent(0) == factor.extent(1) && factor.is_contiguous() && b.rank() == 2 &&
+                b.extent(0) == factor.extent(0),
+            "a solution by a factor {} for {}", factor.describe(), b.describe());
+    if (b.elements() == 0) return;
+    // Columns one after the other, as LAPACK has them.
+    Tensor columns = b.transpose(0, 1).clone();
+    FASTNTK_GPU::cholesky_solve(elements<double>(factor), b.extent(0), elements_to_write<double>(columns), b.extent(1));
+    FASTNTK_GPU::copy(columns.transpose(0, 1), b);
   }
 };
 

@@ -126,7 +126,7 @@ void convolution(const ConvolutionShape& shape, const Tensor& x, const Tensor& w
   for_samples(g, x, [&](int64_t from, int64_t to) {
     const Tensor u = unfold(g, x.slice(-4, from, to));
     Tensor part = out.slice(-4, from, to);
-    gemm(u, samples_of(weights, -4, from, to), part);
+    gemm(u, samples_of(weights, -4, from, to), part, true);
   });
 }
 
@@ -137,7 +137,7 @@ void convolution_input_gradient(const ConvolutionShape& shape, const Tensor& dy,
   for_samples(g, dx, [&](int64_t from, int64_t to) {
     const Tensor target = dx.slice(-4, from, to);
     Tensor u(target.shape().leading(dx.rank() - 3) + Shape{shape.groups, g.positions(), g.columns}, dx.dtype(), device);
-    gemm(cotangent.slice(-4, from, to), samples_of(weights, -4, from, to), u);
+    gemm(cotangent.slice(-4, from, to), samples_of(weights, -4, from, to), u, true);
     if (g.pointwise()) return write(target, u.reshape(target.shape()));
     Tensor images(target.shape(), dx.dtype(), device);
     for_floating(dx.dtype(), "conv2d", [&](auto zero) { fold_typed<decltype(zero)>(g, u, images); });

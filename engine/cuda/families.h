@@ -10,13 +10,16 @@ void map(UnaryKind kind, double parameter, const Tensor& x, Tensor& out);
 void map(BinaryKind kind, const Tensor& a, const Tensor& b, Tensor& out);
 int64_t first_non_finite(const Tensor& x);
 
+void random(const Backend::RandomFill& arguments);
+
 void reduce(ReduceKind kind, const Tensor& x, Tensor& out);
 
 void softmax(SoftmaxKind kind, const Tensor& x, Tensor& out);
 void softmax_map(SoftmaxMap kind, const Tensor& p, const Tensor& t, Tensor& out);
 
-/// As in the contract, but only the elements of a row of `out` must lie side by side.
-void gemm(const Tensor& a, const Tensor& b, Tensor& out);
+/// As in the contract, but only the elements of a row of `out` must lie side by side. Of a layer with its weight: in
+/// TF32 where that has been asked for.
+void gemm(const Tensor& a, const Tensor& b, Tensor& out, bool of_layer = false);
 
 void attention(const Backend::Attention& arguments);
 void attention_transposed(const Backend::AttentionTransposed& arguments);
@@ -48,6 +51,8 @@ void step(const Backend::AdamStep& arguments);
 /// As in the contract, of n columns that lie one after the other, in the upper triangle. cuSOLVER, or OpenBLAS in the
 /// emulator.
 int64_t cholesky(double* a, int64_t n);
+/// B [n, columns], column-major, ← A⁻¹ B by the factor that it left.
+void cholesky_solve(const double* factor, int64_t n, double* b, int64_t columns);
 
 /// C_i [m, n] ← op(A_i) op(B_i), column-major, for i below `count`; the distances between matrices are in elements and
 /// may be 0 for A and B. cuBLAS, or OpenBLAS in the emulator.
@@ -65,6 +70,7 @@ struct BatchedGemm {
   int ldc;
   int64_t step_c;
   int count;
+  bool tf32 = false;  ///< for float: both operands rounded to TF32, sums in float32
 };
 void gemm(const BatchedGemm<float>& arguments);
 void gemm(const BatchedGemm<double>& arguments);

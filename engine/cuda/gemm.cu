@@ -3,6 +3,7 @@
 
 #include "engine/cuda/families.h"
 #include "engine/cuda/operand.cuh"
+#include "engine/precision.h"
 
 namespace fastntk::FASTNTK_GPU {
 
@@ -45,7 +46,7 @@ Shape batch_strides(const Tensor& t, const Tensor& out) {
 }
 
 template <class T>
-void gemm_typed(const Tensor& a, const Tensor& b, Tensor& out) {
+void gemm_typed(const Tensor& a, const Tensor& b, Tensor& out, bool tf32) {
   const int64_t m = out.extent(-2), n = out.extent(-1), k = a.extent(-1);
   const Operand left(a), right(b);
   const T *const pa = elements<T>(left.matrices), *const pb = elements<T>(right.matrices);
@@ -58,15 +59,18 @@ void gemm_typed(const Tensor& a, const Tensor& b, Tensor& out) {
     // yᵀ = bᵀ aᵀ
     gemm(BatchedGemm<T>{right.transpose, left.transpose, narrow(n), narrow(m), narrow(k), pb + at[2],
                         narrow(right.leading), walk.inner_stride(2), pa + at[1], narrow(left.leading),
-                        walk.inner_stride(1), y + at[0], narrow(row), walk.inner_stride(0), narrow(walk.inner())});
+                        walk.inner_stride(1), y + at[0], narrow(row), walk.inner_stride(0), narrow(walk.inner()),
+                        tf32});
   });
 }
 
-void gemm(const Tensor& a, const Tensor& b, Tensor& out) {
+void gemm(const Tensor& a, const Tensor& b, Tensor& out, bool of_layer) {
   require(a.dtype() == b.dtype(), "a matrix product of {} and {}: the types differ", a.describe(), b.describe());
   if (out.elements() == 0) return;
   if (a.extent(-1) == 0) return fill(out, 0);
-  for_floating(a.dtype(), "a matrix product", [&](auto zero) { gemm_typed<decltype(zero)>(a, b, out); });
+  require(!of_layer || linear_precision() != Precision::bf16, "products in bf16 are for the CPU");
+  const bool tf32 = of_layer && a.dtype() == DType::float32 && linear_precision() == Precision::tf32;
+  for_floating(a.dtype(), "a matrix product", [&](auto zero) { gemm_typed<decltype(zero)>(a, b, out, tf32); });
 }
 
 }  // namespace fastntk::FASTNTK_GPU

@@ -10,6 +10,7 @@
 #include "engine/cholesky.h"
 #include "engine/gram.h"
 #include "engine/parallel.h"
+#include "temporary_folder.h"
 
 using namespace fastntk;
 
@@ -310,7 +311,7 @@ TEST_CASE("size zero is a size", "[linalg]") {
   CHECK(dual_gram(Tensor::zeros({0, 5}), Tensor::zeros({2, 5})).shape() == Shape{0, 2});
 }
 
-TEST_CASE("a factor made on the emulator is that of the host, and names the same pivot", "[emu]") {
+TEST_CASE("a factor on the emulator solves there as that of the host does, and names the same pivot", "[emu]") {
   for (const int64_t n : {1, 7, 70, 300}) {
     const Matrix a = random_definite(n, 1e3, 11);
     const Cholesky here(SymmetricMatrix::from(tensor_of(a)), 0.1),
@@ -318,6 +319,14 @@ TEST_CASE("a factor made on the emulator is that of the host, and names the same
     CHECK(there.one_norm() == here.one_norm());
     const Tensor b = tensor_of(random_matrix(n, 3, 12));
     CHECK(relative_error(matrix_of(there.solve(b)), matrix_of(here.solve(b))) <= 1e-12);
+    const Tensor first = b.select(1, 0);  // one column, not contiguous
+    CHECK(there.solve(first).shape() == Shape{n});
+    CHECK(relative_error(matrix_of(there.solve(first).reshape({n, 1})),
+                         matrix_of(here.solve(first.contiguous()).reshape({n, 1}))) <= 1e-12);
+    CHECK(there.condition_estimate() == Approx(here.condition_estimate()));
+    CHECK(there.size() == n);
+    CHECK_THROWS_WITH(there.solve(Tensor::zeros({n + 1}, DType::float64)), Catch::Contains("Cholesky::solve needs"));
+    CHECK_THROWS_WITH(there.factor(), Catch::Contains("is on the device emu"));
   }
   Matrix indefinite = Matrix::Identity(9, 9);
   indefinite(4, 4) = -1;
@@ -325,22 +334,38 @@ TEST_CASE("a factor made on the emulator is that of the host, and names the same
                     Catch::Contains("pivot 5 is not positive"));
 }
 
-TEST_CASE("rows on the emulator are added there, and may arrive beside rows of the host", "[emu]") {
+TEST_CASE("rows are added on the emulator, those of the host as well, also after an interruption", "[emu]") {
   const int64_t m = 2500, P = GENERATE(33, 1100), R = 2;
   const Matrix j = random_matrix(m, P, 21), r = random_matrix(m, R, 22);
-  GramAccumulator accumulator(P, R);
+  GramAccumulator accumulator(P, R, Device::emu);
   const auto part = [](const Matrix& x, int64_t from, int64_t to) { return tensor_of(x.middleRows(from, to - from)); };
   accumulator.add(part(j, 0, 2100).to(Device::emu), part(r, 0, 2100));
   accumulator.add(part(j, 2100, 2110), part(r, 2100, 2110));
-  accumulator.add(part(j, 2110, m).to(Device::emu), part(r, 2110, m));
-  const Gram gram = std::move(accumulator).finish();
+  const TemporaryFolder folder;
+  AtomicFile state(folder / "state");
+  accumulator.save_state(state);
+  state.commit();
+  const auto last = [&](GramAccumulator sums) {
+    sums.add(part(j, 2110, m).to(Device::emu), part(r, 2110, m));
+    return std::move(sums).finish();
+  };
+  GramAccumulator resumed(P, R, Device::emu);
+  const InputFile file(folder / "state");
+  CHECK(file.size() == static_cast<int64_t>(resumed.state_bytes()));
+  resumed.load_state(file, 0);
+  const Gram gram = last(std::move(accumulator)), again = last(std::move(resumed));
+  CHECK(again.rows == m);
+  CHECK(again.matrix.dense().to_vector<double>() == gram.matrix.dense().to_vector<double>());
+  CHECK(again.right_hand_side.to_vector<double>() == gram.right_hand_side.to_vector<double>());
   CHECK(gram.rows == m);
   CHECK(relative_error(matrix_of(gram.matrix.dense()), j.transpose() * j) <= 1e-13);
   CHECK(relative_error(matrix_of(gram.right_hand_side), j.transpose() * r) <= 1e-13);
 
   Matrix broken = j.topRows(3);
   broken(2, 5) = std::numeric_limits<double>::quiet_NaN();
-  GramAccumulator other(P, 0);
+  GramAccumulator other(P, 0, Device::emu);
   other.add(part(j, 0, 4).to(Device::emu));
   CHECK_THROWS_WITH(other.add(tensor_of(broken).to(Device::emu)), Catch::Contains("row 6, column 5 of the Jacobian"));
+  CHECK_THROWS_WITH(GramAccumulator(P, 0).add(part(j, 0, 4).to(Device::emu)),
+                    Catch::Contains("on the device cpu was given rows of emu"));
 }

@@ -1,4 +1,4 @@
-// Matrix products by cuBLAS in full float32 and float64: TF32 is off.
+// Matrix products by cuBLAS in float64 and in full float32, or in TF32 where it is asked for.
 #include <cublas_v2.h>
 
 #include <mutex>
@@ -19,7 +19,6 @@ struct Handle {
   Handle() {
     check(cublasCreate(&handle));
     check(cublasSetStream(handle, stream()));
-    check(cublasSetMathMode(handle, CUBLAS_PEDANTIC_MATH));
     check(cublasSetAtomicsMode(handle, CUBLAS_ATOMICS_NOT_ALLOWED));
   }
 };
@@ -31,18 +30,21 @@ Handle& blas() {
 
 cublasOperation_t operation(char transpose) { return transpose == 'N' ? CUBLAS_OP_N : CUBLAS_OP_T; }
 
-template <class T, class Call>
-void run(const BatchedGemm<T>& g, Call&& call) {
+template <class T>
+void run(const BatchedGemm<T>& g, cudaDataType_t type, cublasComputeType_t compute) {
   const T one = 1, zero = 0;
   Handle& handle = blas();
   const std::lock_guard lock(handle.mutex);
-  check(call(handle.handle, operation(g.transpose_a), operation(g.transpose_b), g.m, g.n, g.k, &one, g.a, g.lda,
-             g.step_a, g.b, g.ldb, g.step_b, &zero, g.c, g.ldc, g.step_c, g.count));
+  check(cublasGemmStridedBatchedEx(handle.handle, operation(g.transpose_a), operation(g.transpose_b), g.m, g.n, g.k,
+                                   &one, g.a, type, g.lda, g.step_a, g.b, type, g.ldb, g.step_b, &zero, g.c, type,
+                                   g.ldc, g.step_c, g.count, compute, CUBLAS_GEMM_DEFAULT));
 }
 
 }  // namespace
 
-void gemm(const BatchedGemm<float>& arguments) { run(arguments, cublasSgemmStridedBatched); }
-void gemm(const BatchedGemm<double>& arguments) { run(arguments, cublasDgemmStridedBatched); }
+void gemm(const BatchedGemm<float>& arguments) {
+  run(arguments, CUDA_R_32F, arguments.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F_PEDANTIC);
+}
+void gemm(const BatchedGemm<double>& arguments) { run(arguments, CUDA_R_64F, CUBLAS_COMPUTE_64F_PEDANTIC); }
 
 }  // namespace fastntk::cuda

@@ -1,4 +1,4 @@
-// Cholesky factors by cuSOLVER in float64.
+// Cholesky factors, and solutions by them, by cuSOLVER in float64.
 #include <cusolverDn.h>
 
 #include <mutex>
@@ -50,6 +50,18 @@ int64_t cholesky(double* a, int64_t n) {
   memory().copy_out(&failed, info.as<int>(), sizeof failed);
   require(failed >= 0, "a Cholesky factorisation failed: argument {} of cuSOLVER is wrong", -failed);
   return failed;
+}
+
+void cholesky_solve(const double* factor, int64_t n, double* b, int64_t columns) {
+  Handle& s = solver();
+  const std::lock_guard lock(s.mutex);
+  const Buffer info(sizeof(int), Device::cuda);
+  check(cusolverDnXpotrs(s.handle, s.parameters, CUBLAS_FILL_MODE_UPPER, n, columns, CUDA_R_64F, factor, n, CUDA_R_64F,
+                         b, n, info.as<int>()),
+        "a solution by a Cholesky factor");
+  int failed = 0;
+  memory().copy_out(&failed, info.as<int>(), sizeof failed);
+  require(failed == 0, "a solution by a Cholesky factor failed: argument {} of cuSOLVER is wrong", -failed);
 }
 
 }  // namespace fastntk::cuda
