@@ -55,10 +55,21 @@ command_check() {
     (cd "$root" && cmake --preset "$preset" && cmake --build --preset "$preset" -j "$jobs")
     run_tests "$preset"
   done
+  # Every case of every op on the emulated GPU once more under the sanitizers (the presets' tests have two of each).
+  check_emulated_ops
   command_mutations
   check_subdirectory
   check_style
   say "check: all passed"
+}
+
+check_emulated_ops() {
+  local preset run
+  for preset in asan tsan; do
+    run=("$root/build/$preset/tests/tests_engine" "every op gives the same on the emulator as on the CPU*")
+    if [[ $preset == tsan ]] && setarch -R true 2> /dev/null; then run=(setarch -R "${run[@]}"); fi
+    FASTNTK_TEST_GRID=full TSAN_OPTIONS=memory_limit_mb=6000 "${run[@]}"
+  done
 }
 
 # shellcheck disable=SC2120

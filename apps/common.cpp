@@ -54,10 +54,11 @@ void add_common(CLI::App& command, Common& c) {
       ->check(CLI::IsMember({"fast", "exact"}))
       ->capture_default_str();
   command
-      .add_option("--precision", c.precision,
-                  "of products in linear layers: float32, or bf16 (operands rounded to 8 bits of mantissa, sums in "
-                  "float32; needs AVX512_BF16)")
-      ->check(CLI::IsMember({"float32", "bf16"}))
+      .add_option(
+          "--precision", c.precision,
+          "of products of layers with their weights: float32; bf16 (linear layers on a CPU with AVX512_BF16: "
+          "operands rounded to 8 bits of mantissa, sums in float32) or tf32 (on a GPU, convolutions too: to 11)")
+      ->check(CLI::IsMember({"float32", "bf16", "tf32"}))
       ->capture_default_str();
   command.add_option(
       "--data-folder", c.data_folder,
@@ -82,7 +83,12 @@ void apply_common(const Common& c) {
   if (c.threads) set_thread_count(c.threads);
   parse_bytes(c.memory);
   set_convolution_algorithm(c.convolution == "exact" ? ConvolutionAlgorithm::exact : ConvolutionAlgorithm::fast);
-  set_linear_precision(c.precision == "bf16" ? Precision::bf16 : Precision::float32);
+  const Precision precision = parse_precision(c.precision);
+  const Device device = device_of(c);
+  require_usage(precision != Precision::bf16 || device == Device::cpu, "--precision bf16 is for --device cpu, not {}",
+                name_of(device));
+  require_usage(precision != Precision::tf32 || device != Device::cpu, "--precision tf32 is for --device cuda or emu");
+  set_linear_precision(precision);
   Progress::set_quiet(c.quiet);
 }
 

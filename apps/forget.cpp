@@ -16,7 +16,7 @@ constexpr int64_t affected_shown = 10;  // by a dry run
 struct Flags {
   Common common;
   DataFlags data{.name = "fashion-mnist", .rules = "30000-59999 per-class:100"};
-  std::string model, state, output, page, key, ids, ids_file, where, subset, loss = "mse";
+  std::string model, state, output, page, key, ids, ids_file, where, subset, loss = "mse", rank;
   double l2 = 0;
   int64_t label = -1;
   bool dry_run = false, compact = false, purge = false;
@@ -66,9 +66,20 @@ void run_prepare(const Flags& f, const CLI::App& command) {
                        forward_flops(*checkpoint.model, samples.at({0}).inputs);
   const Stopwatch clock;
   reset_peak_memory();
+  const JacobianOptions sweeps{.memory = parse_bytes(f.common.memory)};
+  if (!f.rank.empty()) {
+    const Rank rank = parse_rank(f.rank);
+    const RankRows rows = Prepared::prepare_rank(f.output, checkpoint.model, m, subset, theta0, samples, rank, sweeps);
+    report.results = {{"first", static_cast<double>(rows.first)},
+                      {"last", static_cast<double>(rows.last)},
+                      {"seconds", clock.seconds()}};
+    fmt::print("{}: rows of samples {} to {} of {}, {}; once all {} ranks are done, the same command without --rank\n",
+               rows.file, rows.first, rows.last, samples.size(), format_duration(report.results["seconds"]),
+               rank.count);
+    return finish(report, f.common);
+  }
   const Prepared state = Prepared::prepare(f.output, checkpoint.model, m, subset, theta0, samples,
-                                           finetune_entry(m, "finetune.loss", f.model), ridge,
-                                           {.jacobian = {.memory = parse_bytes(f.common.memory)}});
+                                           finetune_entry(m, "finetune.loss", f.model), ridge, {.jacobian = sweeps});
   report.results = {{"n", static_cast<double>(samples.size())},
                     {"parameters", static_cast<double>(state.subset().size())},
                     {"rho", ridge},
@@ -162,6 +173,9 @@ void add_prepare(CLI::App& app) {
   c->add_option("--subset", f->subset, "parameters that are tuned");
   c->add_option("--l2", f->l2, "λ of ½λ‖θ − θ0‖²; ρ = nλ");
   c->add_option("--loss", f->loss, "mse or ce")->capture_default_str();
+  c->add_option("--rank", f->rank,
+                "K/N: compute the rows of the K-th of N parts of the samples alone (K from 0), for a run without "
+                "--rank after them; each in a process, on a GPU or a machine of its own");
   add_data_flags(*c, f->data, "its data", "which samples of the training part");
   add_device_flag(*c, f->common);
   add_common(*c, f->common);

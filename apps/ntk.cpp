@@ -272,8 +272,11 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
                 R = f.trace ? 1 : C;
   const Tensor targets = first.labels.defined() && !two ? targets_of(first, C) : Tensor();
 
+  const Device device = model.device();
   reset_peak_memory();
   const size_t live = memory_statistics().live;
+  if (device != Device::cpu) reset_peak_memory(device);
+  const size_t device_live = memory_statistics(device).live;
   std::optional<NtkKernel> kernel;
   std::optional<Spectrum> spectrum;
   double alignment = std::nan("");
@@ -314,6 +317,13 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
                     {"peak_bytes", peak},
                     {"peak_resident_bytes", static_cast<double>(peak_resident_bytes())},
                     {"resumed", static_cast<double>(computation.resumed())}};
+  std::string on_device;
+  if (device != Device::cpu) {
+    const auto device_peak = static_cast<double>(memory_statistics(device).peak - device_live);
+    report.results["predicted_device_bytes"] = plan.device_bytes, report.results["peak_device_bytes"] = device_peak;
+    on_device =
+        fmt::format("; of {} {} of {}", name_of(device), format_bytes(device_peak), format_bytes(plan.device_bytes));
+  }
   report.notes["representation"] = name_of(plan.representation);
   report.notes["why"] = computation.choice().reason;
   if (spectrum)
@@ -330,10 +340,11 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
   if (!f.output.empty()) write_kernels(f, model, subset, first, second, options, std::move(*kernel), report);
   report.results["seconds"] = clock.seconds();
   fmt::print(
-      "{}Θ [{}, {}] ({}), P = {}, {}, peak {} of {} predicted\n", f.output.empty() ? "" : f.output + ": ",
+      "{}Θ [{}, {}] ({}), P = {}, {}, peak {} of {} predicted{}\n", f.output.empty() ? "" : f.output + ": ",
       static_cast<int64_t>(report.results["rows"]), static_cast<int64_t>(report.results["columns"]),
       f.trace ? "rows and columns: samples; averaged over classes" : "rows and columns: sample, class; class fastest",
-      subset.size(), format_duration(report.results["seconds"]), format_bytes(peak), format_bytes(plan.bytes));
+      subset.size(), format_duration(report.results["seconds"]), format_bytes(peak), format_bytes(plan.bytes),
+      on_device);
   finish(report, f.common);
 }
 

@@ -10,6 +10,7 @@
 
 #include "engine/backend.h"
 #include "engine/device.h"
+#include "engine/precision.h"
 #include "engine/progress.h"
 #include "engine/random.h"
 #include "models/registry.h"
@@ -112,14 +113,19 @@ nlohmann::json measure(Device device, int64_t scale) {
     out["convolution"][fmt::format("{0}x{0}x{1}", side, shape.in_channels)] = {
         {"forward", with_efficiency(speed.forward)}, {"input_gradient", with_efficiency(speed.input_gradient)}};
   }
-  out["jacobian"]["resnet18c"] = jacobian_speed(
-      device, {.architecture = "resnet18", .classes = classes, .channels = 3, .options = {{"stem", "cifar"}}}, 32, "bn",
-      scaled(2048 / scale));
-  if (scale == 1)
-    out["jacobian"]["vit_base_patch32_224"] = jacobian_speed(
+  for (const Precision precision : {Precision::float32, Precision::tf32}) {
+    if (precision == Precision::tf32 && device == Device::cpu) continue;
+    set_linear_precision(precision);
+    nlohmann::json& speeds = out[precision == Precision::tf32 ? "jacobian_tf32" : "jacobian"];
+    speeds["resnet18c"] = jacobian_speed(
+        device, {.architecture = "resnet18", .classes = classes, .channels = 3, .options = {{"stem", "cifar"}}}, 32,
+        "bn", scaled(2048 / scale));
+    if (scale > 1) continue;
+    speeds["vit_base_patch32_224"] = jacobian_speed(
         device,
         {.architecture = "vit_base_patch32_224", .classes = classes, .channels = 3, .options = {{"prompts", "10"}}},
         224, "prompt", 512);
+  }
   return out;
 }
 

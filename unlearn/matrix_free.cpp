@@ -187,10 +187,11 @@ size_t measured_product_bytes(const Module& model, const Subset& subset, const T
     if (const Variable df = recorded.times(x); df.defined()) recorded.transposed_times(df);
   };
   product();  // packs weights and transforms them, once for all products
-  const size_t before = memory_statistics().live;
-  reset_peak_memory();
+  const size_t before = memory_statistics(device).live;
+  reset_peak_memory(device);
   product();
-  return (memory_statistics().peak - before) * static_cast<size_t>(std::min<int64_t>(parts_at_once(device), batches));
+  return (memory_statistics(device).peak - before) *
+         static_cast<size_t>(std::min<int64_t>(parts_at_once(device), batches));
 }
 
 NystromPreconditioner::NystromPreconditioner(const LinearOperator& a, int64_t n, int64_t rank, double ridge,

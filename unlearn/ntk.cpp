@@ -6,6 +6,7 @@
 
 #include "engine/blas.h"
 #include "engine/cpu/dispatch.h"
+#include "engine/device.h"
 #include "engine/parallel.h"
 #include "engine/progress.h"
 #include "engine/sha256.h"
@@ -43,8 +44,11 @@ std::string hash_of(const Module& model, const Subset& subset, const Tensor& inp
 std::pair<JacobianOptions, size_t> settle_sweeps(const Module& model, const RowLayout& layout, const Tensor& inputs,
                                                  size_t memory) {
   const auto bytes_with = [&](const JacobianOptions& options) {
-    return measured_sweep_bytes(model, layout, inputs, options) * static_cast<size_t>(thread_count());
+    return measured_sweep_bytes(model, layout, inputs, options) * static_cast<size_t>(parts_at_once(model.device()));
   };
+  if (const Device device = model.device(); device != Device::cpu)
+    if (const size_t free = device_memory(device).free_bytes(); free > 0)
+      memory = memory == 0 ? ntk_share_of(free) : std::min(memory, ntk_share_of(free));
   JacobianOptions options;
   size_t bytes = bytes_with(options);
   if (memory == 0 || bytes <= memory / 4) return {options, bytes};
@@ -79,6 +83,7 @@ NtkComputation::NtkComputation(const Module& model, Subset subset, const Tensor&
     product_bytes = measured_product_bytes(model_, subset_, inputs_, 1);
   if (options_.purpose == NtkPurpose::solve)
     product_bytes = measured_product_bytes(model_, subset_, inputs_, std::max<int64_t>(1, options_.vectors));
+  const Device device = model_.device();
   const auto describe = [&](bool factored) {
     layout_ = plan_rows(model_, subset_, inputs_, factored);
     size_t sweep_bytes = 0;
@@ -99,14 +104,17 @@ NtkComputation::NtkComputation(const Module& model, Subset subset, const Tensor&
                 .product_columns = layout_.dense * (C / R) + outer,
                 .sample_extra = layout_.extra,
                 .element = static_cast<int64_t>(size_of(inputs_.dtype())),
+                .float_products = options_.products == DType::float32,
                 .forward_flops = forward_flops(model_, inputs_.slice(0, 0, 1)),
                 .sweep_bytes = sweep_bytes,
                 .product_bytes = product_bytes,
-                .sweep_samples = sweeps.tile * thread_count() * tiles_per_group,
+                .sweep_samples = sweeps.tile * parts_at_once(device) * tiles_per_group,
                 .threads = thread_count(),
                 .vectors = options_.vectors,
                 .iterations = options_.iterations,
                 .memory = options_.memory,
+                .on_device = device != Device::cpu,
+                .device_memory = device == Device::cpu ? 0 : device_memory(device).free_bytes(),
                 .file = !options_.progress.empty()};
   };
   describe(options_.factored && options_.representation != NtkRepresentation::primal);
@@ -132,26 +140,34 @@ int64_t NtkComputation::row_bytes() const {
   return (layout_.classes * layout_.stored + layout_.extra) * static_cast<int64_t>(size_of(inputs_.dtype()));
 }
 
-// Rows of the samples of tiles [from, to), computed or read.
+// Rows of the samples of tiles [from, to), computed or read, to where they are multiplied: the device of the model.
 void NtkComputation::load(const Tensor& inputs, int64_t from, int64_t to, const Tiling& tiling, int64_t file_offset,
                           TileRows& out) {
   const int64_t R = options_.trace ? 1 : layout_.classes;
   const SampleRange samples = samples_of_tiles(from, to, tiling.extent, R, inputs.extent(0));
   out = {};
   out = {.tiling = tiling, .from = from, .to = to, .samples = samples};
-  out.data.rows = Tensor({samples.size(), layout_.classes, layout_.stored}, inputs.dtype());
-  if (layout_.extra) out.data.extra = Tensor({samples.size(), layout_.extra}, inputs.dtype());
+  const Device device = model_.device();
+  out.data.rows = Tensor({samples.size(), layout_.classes, layout_.stored}, inputs.dtype(), device);
+  if (layout_.extra) out.data.extra = Tensor({samples.size(), layout_.extra}, inputs.dtype(), device);
   if (!file_) {
     compute_rows(model_, layout_, inputs, samples.first, samples.last, sweeps_, out.data);
+    if (device == Device::cpu) return;  // there they are looked at when they are multiplied
+    require_finite_rows(out.data.rows, samples.first * layout_.classes);
+    if (layout_.extra) require_finite_rows(out.data.extra, samples.first);
     return;
   }
+  const auto read = [&](Tensor to, int64_t offset) {
+    if (device == Device::cpu) return file_->read(offset, mutable_bytes_of(to));
+    Tensor here(to.shape(), to.dtype());
+    file_->read(offset, mutable_bytes_of(here));
+    to.copy_from(here.to(device));
+  };
   for (int64_t s = 0; s < samples.size(); s++) {
-    Tensor rows = out.data.rows.slice(0, s, s + 1);
+    const Tensor rows = out.data.rows.slice(0, s, s + 1);
     const int64_t offset = file_offset + (samples.first + s) * row_bytes();
-    file_->read(offset, mutable_bytes_of(rows));
-    if (!layout_.extra) continue;
-    Tensor extra = out.data.extra.slice(0, s, s + 1);
-    file_->read(offset + static_cast<int64_t>(rows.bytes()), mutable_bytes_of(extra));
+    read(rows, offset);
+    if (layout_.extra) read(out.data.extra.slice(0, s, s + 1), offset + static_cast<int64_t>(rows.bytes()));
   }
 }
 
@@ -200,6 +216,8 @@ NtkKernel NtkComputation::kernel() {
       for (int64_t from = 0; from < tiling.count; from++) {
         TileRows part;
         load(inputs, from, from + 1, tiling, 0, part);
+        part.data.rows = part.data.rows.to(Device::cpu);
+        if (layout_.extra) part.data.extra = part.data.extra.to(Device::cpu);
         for (int64_t s = 0; s < part.samples.size(); s++) {
           const int64_t at = offset + (part.samples.first + s) * row_bytes();
           const Tensor row = part.data.rows.slice(0, s, s + 1);
@@ -271,7 +289,7 @@ Gram NtkComputation::gram(const Tensor& targets) {
   const int64_t n = inputs_.extent(0), C = layout_.classes;
   require(!targets.defined() || targets.shape() == Shape({n, C}), "targets of {} samples must be [{}, {}], got {}", n,
           n, C, targets.defined() ? targets.shape().str() : "");
-  GramAccumulator sums(subset_.size(), targets.defined() ? 1 : 0);
+  GramAccumulator sums(subset_.size(), targets.defined() ? 1 : 0, model_.device());
   const std::string path = options_.progress;
   std::string key;
   int64_t first = 0;
@@ -303,7 +321,7 @@ Gram NtkComputation::gram(const Tensor& targets) {
   while (first < n) {
     check_interrupt();
     const int64_t last = std::min(n, first + problem_.sweep_samples);
-    if (!part.rows.defined()) part.rows = Tensor({last - first, C, subset_.size()}, inputs_.dtype());
+    if (!part.rows.defined()) part.rows = Tensor({last - first, C, subset_.size()}, inputs_.dtype(), model_.device());
     compute_rows(model_, layout_, inputs_, first, last, sweeps_, part);
     sums.add(part.rows.slice(0, 0, last - first), targets.defined() ? targets.slice(0, first, last) : Tensor());
     if (shown) shown->advance(last - first);

@@ -17,7 +17,7 @@ struct NtkOptions {
   NtkPurpose purpose = NtkPurpose::block;
   bool elements = false;  ///< also the elements of Θ, beside eigenvalues
   NtkRepresentation representation = NtkRepresentation::automatic;
-  /// Bytes that the computation may take beside model and inputs; 0: no limit. Changes no bit of Θ.
+  /// Bytes that the computation may take beside model and inputs; 0: no limit. On the CPU it changes no bit of Θ.
   size_t memory = 0;
   /// The class average (1/C) Σ_c ⟨J_c, J'_c⟩, one row per sample, in the place of all C × C blocks.
   bool trace = false;

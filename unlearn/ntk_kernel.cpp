@@ -305,7 +305,9 @@ SymmetricMatrix& NtkKernel::matrix() {
 
 void fill_tiles(const KernelRows& how, const TileRows& a, const TileRows& b,
                 const std::function<bool(int64_t i, int64_t j)>& wanted, NtkKernel& kernel) {
-  if (how.products == DType::float32)
+  if (a.data.rows.device() != Device::cpu)
+    fill_tiles_on_device(how, a, b, wanted, kernel);
+  else if (how.products == DType::float32)
     fill<float>(how, a, b, wanted, kernel);
   else
     fill<double>(how, a, b, wanted, kernel);

@@ -1,6 +1,6 @@
-// Θ in tiles of float64, and the products that fill them. A tile is made by calls of one shape in one order, whatever
-// other rows are in memory at the time, so that no budget, number of threads or interruption changes a bit; without
-// factored layers the bits are those of dual_gram.
+// Θ in tiles of float64, and the products that fill them. On the CPU a tile is made by calls of one shape in one order,
+// whatever other rows are in memory at the time, so that no budget, number of threads or interruption changes a bit;
+// without factored layers the bits are those of dual_gram.
 #pragma once
 #include <functional>
 #include <optional>
@@ -65,5 +65,8 @@ struct KernelRows {
 /// those on and below the diagonal. Error naming row and column of a NaN or infinity in J.
 void fill_tiles(const KernelRows& how, const TileRows& a, const TileRows& b,
                 const std::function<bool(int64_t i, int64_t j)>& wanted, NtkKernel& kernel);
+/// The same for rows on another device, where the products are made. Other groups of tiles may round in another way.
+void fill_tiles_on_device(const KernelRows& how, const TileRows& a, const TileRows& b,
+                          const std::function<bool(int64_t i, int64_t j)>& wanted, NtkKernel& kernel);
 
 }  // namespace fastntk

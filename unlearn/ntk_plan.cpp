@@ -26,6 +26,7 @@ constexpr std::array<std::pair<const char*, NtkRepresentation>, 6> names{{
 
 constexpr double flops_per_disk_byte = 200;  // about 200 Gflop/s beside 1 GB/s
 constexpr int64_t block_columns = 256;
+constexpr double unlimited = std::numeric_limits<double>::infinity();
 
 double allocated(double bytes) {
   return bytes <= 0 ? 0 : static_cast<double>(allocated_bytes(static_cast<size_t>(bytes)));
@@ -44,6 +45,13 @@ class Planner {
         rows_(tiling_of(height_)),
         columns_(tiling_of(width_)),
         all_(p.samples + p.samples2) {}
+
+  double budget() const { return p_.memory ? static_cast<double>(p_.memory) : unlimited; }
+  double device_budget() const {
+    return std::min(budget(), p_.on_device && p_.device_memory > 0 ? static_cast<double>(ntk_share_of(p_.device_memory))
+                                                                   : unlimited);
+  }
+  bool fits(const NtkPlan& plan) const { return fits(Bytes{plan.bytes, plan.device_bytes}); }
 
   NtkPlan plan(NtkRepresentation representation) const {
     switch (representation) {
@@ -96,6 +104,25 @@ class Planner {
            (allocated(8.0 * static_cast<double>(together) * Tiling::largest * block_columns) +
             allocated(8.0 * Tiling::largest * Tiling::largest));
   }
+  // Bytes of the host and of the device.
+  struct Bytes {
+    double host = 0, device = 0;
+  };
+  static double most(const Bytes& b) { return std::max(b.host, b.device); }
+  bool fits(const Bytes& b) const { return b.host <= budget() && b.device <= device_budget(); }
+  // On a device: a block of products and the part that is added to it, and the rows of either side in float64.
+  Bytes device_products(int64_t rows, int64_t columns) const {
+    if (columns == 0) return {};
+    rows = std::min(rows, std::max<int64_t>(1, ntk_tiles_per_step / columns));
+    const double height = static_cast<double>(rows * rows_.extent),
+                 width = static_cast<double>(columns * columns_.extent);
+    // The sum; what is added to it, and in float32 also as it was multiplied; on the host factors of layers as well.
+    const double block = allocated(8 * height * width), both = height + width;
+    const double columns_at_once = p_.float_products ? 512 : std::max(1024.0, (1 << 25) / both);
+    const double converted =
+        allocated((p_.float_products ? 4 : 8) * both * std::min(static_cast<double>(stored_), columns_at_once));
+    return {.host = (p_.sample_extra ? 3 : 2) * block, .device = (p_.float_products ? 2.5 : 2) * block + converted};
+  }
   // What comes after the matrix: its eigenvalues on a dense copy, or a factor beside it.
   double after(const Tiling& t) const {
     if (p_.purpose == NtkPurpose::spectrum) return dense(static_cast<double>(t.size));
@@ -110,24 +137,33 @@ class Planner {
     const double products = static_cast<double>(height_) * static_cast<double>(width_) * static_cast<double>(product_) *
                             (symmetric() ? 1 : 2);
     const double end = kernel + after(rows_), sweeping = static_cast<double>(p_.sweep_bytes);
-    const auto bytes = [&](int64_t resident, int64_t streamed) {
-      const double held = kernel + tile_bytes(rows_, resident, p_.samples);
+    const auto bytes = [&](int64_t resident, int64_t streamed) -> Bytes {
+      const double held = tile_bytes(rows_, resident, p_.samples);
       // Of a symmetric kernel, what is before the last resident group passes by.
       if (symmetric()) streamed = std::min(streamed, (rows_.count - 1) / resident * resident);
       const double streams = streamed ? tile_bytes(columns_, streamed, symmetric() ? p_.samples : p_.samples2) : 0;
+      if (p_.on_device) {
+        const Bytes own = symmetric() ? device_products(resident, resident) : Bytes{},
+                    other = device_products(resident, streamed);
+        return {.host = std::max(end, kernel + std::max(own.host, other.host)),
+                .device = std::max(held + own.device, held + streams + std::max(sweeping, other.device))};
+      }
       const double own = symmetric() ? panels(resident, resident) : 0;  // before anything is streamed
-      return std::max({end, held + own, held + streams + std::max(sweeping, panels(resident, streamed))});
+      return {.host = std::max({end, kernel + held + own,
+                                kernel + held + streams + std::max(sweeping, panels(resident, streamed))})};
     };
-    const double budget = p_.memory ? static_cast<double>(p_.memory) : std::numeric_limits<double>::infinity();
     const int64_t all_streamed = symmetric() ? 0 : columns_.count;
-    const double everything = bytes(rows_.count, all_streamed);
+    const Bytes everything = bytes(rows_.count, all_streamed);
+    const auto take = [&](const Bytes& b) { out.bytes = b.host, out.device_bytes = b.device; };
+    out.double_flops = (p_.float_products ? 0 : products) + end_flops(static_cast<double>(height_));
     out.flops = sweeps(static_cast<double>(all_)) + products + end_flops(static_cast<double>(height_));
     if (symmetric() == false && p_.purpose != NtkPurpose::block) return refused(out, "a spectrum needs one set");
-    if (representation == NtkRepresentation::thin || everything <= budget) {
+    if (representation == NtkRepresentation::thin || fits(everything)) {
       out.resident_tiles = rows_.count, out.streamed_tiles = all_streamed;
-      out.bytes = out.least_bytes = everything;
+      take(everything);
+      out.least_bytes = most(everything);
       if (representation != NtkRepresentation::thin)
-        out.least_bytes = bytes(1, rows_.count > 1 || !symmetric() ? 1 : 0);
+        out.least_bytes = most(bytes(1, rows_.count > 1 || !symmetric() ? 1 : 0));
       if (representation == NtkRepresentation::thin_file)
         out.disk_bytes = 2 * static_cast<double>(all_ * stored_rows_ * stored_ * p_.element);
       return out;
@@ -135,12 +171,12 @@ class Planner {
     // As much resident as fits beside a stream that keeps all threads busy.
     const int64_t busy = std::max<int64_t>(1, (p_.sweep_samples * p_.rows + columns_.extent - 1) / columns_.extent);
     out.streamed_tiles = std::min(busy, columns_.count);
-    while (out.streamed_tiles > 1 && bytes(1, out.streamed_tiles) > budget) out.streamed_tiles--;
+    while (out.streamed_tiles > 1 && !fits(bytes(1, out.streamed_tiles))) out.streamed_tiles--;
     out.resident_tiles = 1;
-    while (out.resident_tiles < rows_.count && bytes(out.resident_tiles + 1, out.streamed_tiles) <= budget)
+    while (out.resident_tiles < rows_.count && fits(bytes(out.resident_tiles + 1, out.streamed_tiles)))
       out.resident_tiles++;
-    out.bytes = bytes(out.resident_tiles, out.streamed_tiles);
-    out.least_bytes = bytes(1, 1);
+    take(bytes(out.resident_tiles, out.streamed_tiles));
+    out.least_bytes = most(bytes(1, 1));
     // Every resident group meets all columns, or those before it.
     double streamed = 0;
     const int64_t extent = rows_.extent;
@@ -173,9 +209,18 @@ class Planner {
     const double matrix = half(t), blocks = allocated(8.0 * static_cast<double>(t.padded()) * block_columns);
     const double chunk =
         allocated(static_cast<double>(std::min(p_.samples, p_.sweep_samples) * p_.rows * p_.columns * p_.element));
-    out.bytes = std::max(matrix + blocks + chunk + static_cast<double>(p_.sweep_bytes), matrix + after(t));
-    out.least_bytes = out.bytes;
-    out.flops = sweeps(static_cast<double>(p_.samples)) + static_cast<double>(height_) * P * P + end_flops(P);
+    const auto sweeping = static_cast<double>(p_.sweep_bytes);
+    if (p_.on_device) {
+      // A sum in panels of 1,024 columns, products of the widest of them, 2,048 rows in float64; at the end a dense
+      // copy on the host.
+      out.device_bytes = matrix + allocated(8 * P * 1024) * 2 + allocated(8 * P * 2048) + chunk + sweeping;
+      out.bytes = std::max(2 * matrix + dense(P), matrix + after(t));
+    } else {
+      out.bytes = std::max(matrix + blocks + chunk + sweeping, matrix + after(t));
+    }
+    out.least_bytes = std::max(out.bytes, out.device_bytes);
+    out.double_flops = static_cast<double>(height_) * P * P + end_flops(P);
+    out.flops = sweeps(static_cast<double>(p_.samples)) + out.double_flops;
     return out;
   }
 
@@ -192,8 +237,10 @@ class Planner {
     const double kept = p_.purpose == NtkPurpose::top_eigenvalues ? steps + 2 : 4 * vectors + 2;
     const double width = p_.purpose == NtkPurpose::solve ? vectors : 1;
     // A product holds θ twice, its vector in the model's type and its result beside the batches that are recorded.
-    out.bytes = out.least_bytes = kept * allocated(8 * P) + allocated(static_cast<double>(p_.element) * P * width) +
-                                  allocated(8 * P * width) + static_cast<double>(p_.product_bytes);
+    out.bytes = kept * allocated(8 * P) + allocated(static_cast<double>(p_.element) * P * width) +
+                allocated(8 * P * width) + (p_.on_device ? 0 : static_cast<double>(p_.product_bytes));
+    if (p_.on_device) out.device_bytes = static_cast<double>(p_.product_bytes);
+    out.least_bytes = std::max(out.bytes, out.device_bytes);
     out.flops = static_cast<double>(p_.samples) * p_.forward_flops * (1 + 2 * width) * steps;
     return out;
   }
@@ -210,7 +257,7 @@ class Planner {
   int64_t all_;
 };
 
-double cost(const NtkPlan& plan) { return plan.flops + flops_per_disk_byte * plan.disk_bytes; }
+double cost(const NtkPlan& plan) { return plan.flops + plan.double_flops + flops_per_disk_byte * plan.disk_bytes; }
 
 std::string flops_text(double flops) {
   if (flops >= 1e12) return fmt::format("{:.3g} Tflop", flops / 1e12);
@@ -247,14 +294,18 @@ int64_t ntk_tiles_together(int64_t rows, int64_t columns, int threads) {
 }
 
 std::string NtkChoice::str() const {
-  std::string out = fmt::format("{:<12} {:>10} {:>12} {:>10} {:>7}\n", "", "memory", "work", "disk", "rows");
+  const bool on_device = plan.device_bytes > 0;
+  const auto device = [&](const std::string& text) { return on_device ? fmt::format(" {:>10}", text) : ""; };
+  std::string out =
+      fmt::format("{:<12} {:>10}{} {:>12} {:>10} {:>7}\n", "", "memory", device("device"), "work", "disk", "rows");
   for (const NtkPlan& c : candidates) {
     if (!c.possible) {
       out += fmt::format("{:<12} {}\n", name_of(c.representation), c.obstacle);
       continue;
     }
-    out += fmt::format("{:<12} {:>10} {:>12} {:>10} {:>6.2f}×{}\n", name_of(c.representation), format_bytes(c.bytes),
-                       flops_text(c.flops), c.disk_bytes > 0 ? format_bytes(c.disk_bytes) : "–", c.row_passes,
+    out += fmt::format("{:<12} {:>10}{} {:>12} {:>10} {:>6.2f}×{}\n", name_of(c.representation), format_bytes(c.bytes),
+                       device(format_bytes(c.device_bytes)), flops_text(c.flops),
+                       c.disk_bytes > 0 ? format_bytes(c.disk_bytes) : "–", c.row_passes,
                        c.representation == plan.representation ? "  chosen" : "");
   }
   return out + fmt::format("plan: {}, {} ({:.0f} bytes), {}: {}\n", name_of(plan.representation),
@@ -266,9 +317,9 @@ NtkChoice plan_ntk(const NtkProblem& problem, NtkRepresentation asked) {
           "a kernel of {} samples with {} rows each in {} parameters", problem.samples, problem.rows, problem.columns);
   const Planner planner(problem);
   NtkChoice out;
-  const double budget = problem.memory ? static_cast<double>(problem.memory) : std::numeric_limits<double>::infinity();
+  const double budget = planner.budget();
   const NtkPlan* best = nullptr;
-  double least = std::numeric_limits<double>::infinity();
+  double least = unlimited, least_device = unlimited;
   for (const auto& [text, representation] : names) {
     if (representation == NtkRepresentation::automatic) continue;
     if (representation == NtkRepresentation::thin_file && !problem.file) continue;
@@ -279,10 +330,15 @@ NtkChoice plan_ntk(const NtkProblem& problem, NtkRepresentation asked) {
     require_usage(c.possible || asked == NtkRepresentation::automatic, "the representation {} will not do: {}",
                   name_of(asked), c.obstacle);
     if (!c.possible) continue;
+    if (c.least_bytes <= budget) least_device = std::min(least_device, c.device_bytes);
     least = std::min(least, c.least_bytes);
-    if (c.bytes > budget) continue;
+    if (!planner.fits(c)) continue;
     if (!best || cost(c) < cost(*best)) best = &c;
   }
+  require_usage(best != nullptr || least > budget,
+                "{} does not fit into {} of the device's memory: {} would be needed there",
+                asked == NtkRepresentation::automatic ? "this kernel" : "the representation " + name_of(asked),
+                format_bytes(planner.device_budget()), format_bytes(least_device));
   require_usage(best != nullptr, "{} does not fit into {}; the smallest budget that does is {:.0f} bytes ({})",
                 asked == NtkRepresentation::automatic ? "this kernel" : "the representation " + name_of(asked),
                 format_bytes(budget), std::ceil(least), format_bytes(least));
@@ -297,6 +353,8 @@ NtkChoice plan_ntk(const NtkProblem& problem, NtkRepresentation asked) {
     others += others.empty() ? "" : ", ";
     if (c.bytes > budget)
       others += fmt::format("{} needs {}", name_of(c.representation), format_bytes(c.least_bytes));
+    else if (!planner.fits(c))
+      others += fmt::format("{} needs {} of the device", name_of(c.representation), format_bytes(c.device_bytes));
     else if (cost(c) > cost(*best))
       others += fmt::format("{} takes {:.3g} times the work", name_of(c.representation), cost(c) / cost(*best));
     else

@@ -36,6 +36,7 @@ struct NtkProblem {
   int64_t product_columns = 0;  ///< multiplications for one element of Θ; 0: P
   int64_t sample_extra = 0;     ///< further numbers that are kept per sample
   int64_t element = 4;          ///< bytes of a number of J
+  bool float_products = false;  ///< rows are multiplied in float32
   double forward_flops = 0;     ///< F, of one sample
   size_t sweep_bytes = 0;       ///< of all threads while they compute rows
   size_t product_bytes = 0;     ///< of all threads while they multiply vectors by JᵀJ, matrix-free
@@ -43,7 +44,10 @@ struct NtkProblem {
   int threads = 1;
   int64_t vectors = 0;       ///< eigenvalues (top_eigenvalues) or right-hand sides (solve) that are wanted
   int64_t iterations = 100;  ///< guess of the steps of an iterative method
-  size_t memory = 0;         ///< bytes that may be taken; 0: no limit
+  size_t memory = 0;         ///< bytes that may be taken, of the host and of a device each; 0: no limit
+  /// The model is on another device: rows are made and multiplied there, and `sweep_bytes` and `product_bytes` are its.
+  bool on_device = false;
+  size_t device_memory = 0;  ///< bytes that are free there; 0: no bound known
   bool file = true;          ///< whether rows may go to a file
 };
 
@@ -53,6 +57,8 @@ struct NtkPlan {
   bool possible = true;
   std::string obstacle;         ///< why it is not possible
   double bytes = 0, flops = 0;  ///< predicted: peak of the allocator beyond what is there before, and operations
+  double device_bytes = 0;      ///< the same peak in the memory of the device
+  double double_flops = 0;      ///< those of `flops` that are in float64: products of rows, and what follows them
   double disk_bytes = 0;        ///< written to and read from a file of rows
   double least_bytes = 0;       ///< the smallest budget that it would fit into
   int64_t resident_tiles = 0, streamed_tiles = 0;  ///< tiles of rows of Θ that are in memory, and that pass by
@@ -68,9 +74,13 @@ struct NtkChoice {
   std::string str() const;
 };
 
-/// The fastest plan within the budget (a byte through the disk counts as 200 operations), or the one that was asked
-/// for. UsageError naming the smallest budget that would do if none fits, or why what was asked for cannot be.
+/// The fastest plan within the budget (an operation in float64 counts as two, a byte through the disk as 200), or the
+/// one that was asked for. UsageError naming the smallest budget that would do if none fits, or why what was asked for
+/// cannot be.
 NtkChoice plan_ntk(const NtkProblem& problem, NtkRepresentation asked = NtkRepresentation::automatic);
+
+/// Of this much free memory of a device, what a plan may take: four fifths.
+inline size_t ntk_share_of(size_t free_bytes) { return free_bytes / 5 * 4; }
 
 /// Tiles of Θ from one step to the next, between which progress is kept.
 inline constexpr int64_t ntk_tiles_per_step = 64;

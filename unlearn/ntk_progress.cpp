@@ -33,6 +33,13 @@ bool read_whole(int descriptor, const std::string& path, int64_t offset, std::sp
   return read_at(descriptor, path, offset, bytes) == bytes.size();
 }
 
+std::string first_line(const std::string& key) { return std::string(magic) + key + "\n"; }
+
+bool begins_with(int descriptor, const std::string& path, const std::string& start) {
+  std::string there(start.size(), '\0');
+  return read_whole(descriptor, path, 0, std::as_writable_bytes(std::span(there))) && there == start;
+}
+
 template <class T>
 std::span<std::byte> as_bytes_of(T& value) {
   return std::as_writable_bytes(std::span(&value, 1));
@@ -47,10 +54,9 @@ PieceFile::PieceFile(std::string path, const std::string& key,
   if (descriptor_ < 0) fail("cannot write {}: {}", path_, std::strerror(errno));
   try {
     lock_for_writing(descriptor_, path_);
-    const std::string start = std::string(magic) + key + "\n";
-    std::string there(start.size(), '\0');
+    const std::string start = first_line(key);
     int64_t end = 0;
-    if (read_whole(descriptor_, path_, 0, std::as_writable_bytes(std::span(there))) && there == start) {
+    if (begins_with(descriptor_, path_, start)) {
       struct stat status {};
       if (fstat(descriptor_, &status) != 0) fail("cannot read {}: {}", path_, std::strerror(errno));
       end = static_cast<int64_t>(start.size());
@@ -66,6 +72,7 @@ PieceFile::PieceFile(std::string path, const std::string& key,
         if (!read_whole(descriptor_, path_, end + header_bytes, content) || checksum_of(content) != header.checksum)
           break;
         found(header.index, content);
+        places_.try_emplace(header.index, end);
         end += header_bytes + header.bytes;
       }
     }
@@ -81,15 +88,39 @@ PieceFile::PieceFile(std::string path, const std::string& key,
   }
 }
 
+bool PieceFile::is_there(const std::string& path, const std::string& key) {
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return false;
+  const bool same = begins_with(descriptor, path, first_line(key));
+  close(descriptor);
+  return same;
+}
+
 PieceFile::~PieceFile() { close(descriptor_); }
 
 void PieceFile::append(int64_t index, std::span<const std::byte> bytes) {
   PieceHeader header{index, static_cast<int64_t>(bytes.size()), checksum_of(bytes)};
   const int64_t end = lseek(descriptor_, 0, SEEK_CUR);
+  places_.try_emplace(index, end);
   write_at(descriptor_, path_, end, as_bytes_of(header));
   write_at(descriptor_, path_, end + static_cast<int64_t>(sizeof header), bytes);
   if (lseek(descriptor_, end + static_cast<int64_t>(sizeof header + bytes.size()), SEEK_SET) < 0)
     fail("cannot write {}: {}", path_, std::strerror(errno));
+}
+
+std::vector<std::byte> PieceFile::read(int64_t index) const {
+  const auto place = places_.find(index);
+  require(place != places_.end(), "{} has no piece {}", path_, index);
+  PieceHeader header{};
+  std::vector<std::byte> out;
+  const bool whole = read_whole(descriptor_, path_, place->second, as_bytes_of(header)) && header.bytes >= 0 &&
+                     header.bytes <= largest_piece && [&] {
+                       out.resize(static_cast<size_t>(header.bytes));
+                       return read_whole(descriptor_, path_, place->second + static_cast<int64_t>(sizeof header), out);
+                     }();
+  require(whole && header.index == index && checksum_of(out) == header.checksum, "{}: piece {} is damaged", path_,
+          index);
+  return out;
 }
 
 void PieceFile::sync() {

@@ -1,9 +1,10 @@
 // What is already there of a long computation, in a file beside its result.
 #pragma once
 #include <functional>
-#include <memory>
+#include <map>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "engine/file.h"
 
@@ -17,10 +18,15 @@ class PieceFile {
   /// order; its bytes are valid during the call.
   PieceFile(std::string path, const std::string& key,
             const std::function<void(int64_t index, std::span<const std::byte> bytes)>& found);
+  /// Whether there is a file of this computation.
+  static bool is_there(const std::string& path, const std::string& key);
   ~PieceFile();
   PieceFile(const PieceFile&) = delete;
   PieceFile& operator=(const PieceFile&) = delete;
   void append(int64_t index, std::span<const std::byte> bytes);
+  bool has(int64_t index) const { return places_.contains(index); }
+  /// The piece of that number, of several the first. Error if it is not there, or damaged since.
+  std::vector<std::byte> read(int64_t index) const;
   /// Makes durable what was appended.
   void sync();
   /// The computation is done: removes the file.
@@ -29,6 +35,7 @@ class PieceFile {
  private:
   std::string path_;
   int descriptor_ = -1;
+  std::map<int64_t, int64_t> places_;  // of the headers, by number
 };
 
 /// Bytes on disk that no one else sees: the file loses its name at once, so that nothing stays when the process ends,

@@ -122,10 +122,11 @@ size_t measured_sweep_bytes(const Module& model, const RowLayout& layout, const 
     jacobian_rows(model, layout.swept, sample, quiet, [](int64_t, const Tensor&, const Tensor&) {});
   };
   sweep();  // packs weights and transforms them, once for all sweeps
-  const size_t before = memory_statistics().live;
-  reset_peak_memory();
+  const Device device = model.device();
+  const size_t before = memory_statistics(device).live;
+  reset_peak_memory(device);
   sweep();
-  return memory_statistics().peak - before;
+  return memory_statistics(device).peak - before;
 }
 
 JacobianPlan plan_sweeps(const Module& model, const RowLayout& layout, const Tensor& inputs,

@@ -38,7 +38,8 @@ struct NtkRows {
 void compute_rows(const Module& model, const RowLayout& layout, const Tensor& inputs, int64_t first, int64_t last,
                   const JacobianOptions& options, NtkRows& out);
 
-/// Bytes that one thread takes while it computes rows, beyond `out`, measured on the first tile of samples.
+/// Bytes of the model's device that one thread takes while it computes rows, beyond `out`, measured on the first tile
+/// of samples.
 size_t measured_sweep_bytes(const Module& model, const RowLayout& layout, const Tensor& inputs,
                             const JacobianOptions& options);
 /// How the sweeps will run, for samples in tiles of at most `inputs`.

@@ -6,6 +6,7 @@
 
 #include "engine/atomic_folder.h"
 #include "engine/blas.h"
+#include "engine/cpu/dispatch.h"
 #include "engine/parse_number.h"
 #include "engine/random.h"
 #include "engine/sha256.h"
@@ -65,6 +66,17 @@ JacobianOptions within_budget(JacobianOptions options, Device device, int64_t pa
   return options;
 }
 
+// Rows are kept beside the folder, which is emptied when a run begins, until there is a state; and which they are.
+std::string without_slash(std::string folder) {
+  while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
+  return folder;
+}
+std::string rows_beside(const std::string& folder) { return without_slash(folder) + ".rows.partial"; }
+std::string rows_key(const std::string& model_file, const std::string& subset, Device device) {
+  return fmt::format("{} {} {} {} {}", sha256_of_file(model_file), subset, cpu::name_of(cpu::isa()), blas_kernel_set(),
+                     row_arithmetic(device));
+}
+
 }  // namespace
 
 Prepared Prepared::prepare(const std::string& folder, const Model& model, std::map<std::string, std::string> metadata,
@@ -96,17 +108,14 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
                    .probe_inputs = {},
                    .probe_positions = all_positions(n)};
   NormalEquations normal{.reference = theta0, .logits = Tensor({n, C}, DType::float64)};
-  GramAccumulator accumulator(law.curvature_factor ? 0 : P);
+  GramAccumulator accumulator(law.curvature_factor ? 0 : P, 1, model->device());
   const JacobianOptions sweeps =
       within_budget(options.jacobian, model->device(), P,
                     static_cast<size_t>(RowFile::chunk * C * P) * size_of(model->dtype()), !law.curvature_factor);
   {
     SafeTensorsWriter rows(rows_file, {}, {{"rows", model->dtype(), {n, C, P}}});
-    // Beside the folder, which is emptied when a run begins.
-    const std::string pieces = files.path() + ".rows.partial",
-                      run = fmt::format("{} {} {}", sha256_of_file(model_file), subset_name,
-                                        row_arithmetic(model->device()));
-    linearise_resumably(*model, subset, samples, sweeps, pieces, run, [&](const LinearisedPart& part) {
+    const std::string key = rows_key(model_file, subset_name, model->device());
+    linearise_resumably(*model, subset, samples, sweeps, rows_beside(folder), key, [&](const LinearisedPart& part) {
       const auto& [first, set, hashes] = part;
       table.sample_hashes.insert(table.sample_hashes.end(), hashes.begin(), hashes.end());
       for (int64_t i = 0; i < set.size(); i++) table.row_hashes.push_back(sha256_of(set.rows.select(0, i)));
@@ -163,6 +172,21 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   write_manifest(work + manifest_name, manifest);
   files.commit();
   return open(folder, Journal::Access::write, model->device());
+}
+
+RankRows Prepared::prepare_rank(const std::string& folder, const Model& model,
+                                std::map<std::string, std::string> metadata, const std::string& subset_name,
+                                const Tensor& theta0, const SampleSource& samples, const Rank& rank,
+                                const JacobianOptions& options) {
+  require_usage(!std::filesystem::exists(folder), "{} exists; ranks are for a state that is to be made", folder);
+  std::string key;
+  {
+    const AtomicFolder files(without_slash(folder) + "." + rank.str());  // for the hash alone
+    const std::string model_file = files.partial() + "/" + model_name;
+    save_model(model_file, model, std::move(metadata), {{"fastntk.theta0", theta0}});
+    key = rows_key(model_file, subset_name, model->device());
+  }
+  return linearise_rank(*model, choose(*model, subset_name), samples, options, rows_beside(folder), key, rank);
 }
 
 Prepared Prepared::open(const std::string& folder, Journal::Access access, Device device) {

@@ -50,6 +50,12 @@ class Prepared {
   static Prepared prepare(const std::string& folder, const Model& model, std::map<std::string, std::string> metadata,
                           const std::string& subset, const Tensor& theta0, const SampleSource& samples,
                           const std::string& loss, double ridge, const PrepareOptions& options = {});
+  /// The rows of one rank, in a file beside the folder, where prepare() with the same arguments finds them: so several
+  /// processes, each with a GPU or a machine of its own, share what takes the most time.
+  static RankRows prepare_rank(const std::string& folder, const Model& model,
+                               std::map<std::string, std::string> metadata, const std::string& subset,
+                               const Tensor& theta0, const SampleSource& samples, const Rank& rank,
+                               const JacobianOptions& options = {});
   /// Checks every file that it reads against its hash. With Access::write no other process can write meanwhile. The
   /// network runs on `device`, which must be the one that the rows were made on.
   static Prepared open(const std::string& folder, Journal::Access access, Device device = Device::cpu);

@@ -274,7 +274,7 @@ Prepared::Recomputed Prepared::recompute(int64_t entry, const SampleSource& samp
   Positions places;  // of those of the probe, among the retained
   std::vector<Tensor> star, predicted, rows;
   int64_t rows_kept = 0;
-  GramAccumulator accumulator(subset_.size(), 0);
+  GramAccumulator accumulator(subset_.size(), 0, checkpoint_.model->device());
   Tensor b = Tensor::zeros({subset_.size()}, DType::float64);
   const auto see = [&](const LinearisedPart& part) {
     const LinearisedSet& set = part.set;

@@ -1,8 +1,9 @@
 #include "unlearn/prepared_rows.h"
 
 #include <algorithm>
-#include <set>
+#include <filesystem>
 
+#include "engine/parse_number.h"
 #include "engine/progress.h"
 #include "engine/sha256.h"
 #include "unlearn/ntk_progress.h"
@@ -72,6 +73,91 @@ LinearisedPart unpacked(std::span<const std::byte> bytes, int64_t first, const S
   return part;
 }
 
+// The file of pieces: piece k has the rows of samples from k · RowFile::chunk on, under the number of the first.
+class RowPieces {
+ public:
+  RowPieces(const Module& model, const Subset& subset, const SampleSource& source, const JacobianOptions& options,
+            const std::string& path, const std::string& key)
+      : model_(model),
+        subset_(subset),
+        source_(source),
+        options_(options),
+        path_(path),
+        classes_(plan_jacobian(model, subset, source.at({0}).inputs, options).outputs),
+        key_(fmt::format("{} n={} C={} P={}", key, source.size(), classes_, subset.size())),
+        file_(path, key_, [this](int64_t first, auto bytes) { check(path_, first, bytes); }) {}
+
+  const std::string& path() const { return path_; }
+  int64_t count() const { return (source_.size() + RowFile::chunk - 1) / RowFile::chunk; }
+  LinearisedPart read(int64_t k) const { return part_of(path_, k * RowFile::chunk, file_.read(k * RowFile::chunk)); }
+  void remove() { file_.remove(); }
+
+  // Those of pieces [from, to) that are not there.
+  void compute(int64_t from, int64_t to) {
+    std::vector<int64_t> missing;
+    int64_t samples = 0;
+    for (int64_t k = from; k < to; k++) {
+      const int64_t first = k * RowFile::chunk;
+      if (file_.has(first)) continue;
+      missing.push_back(first);
+      samples += std::min(RowFile::chunk, source_.size() - first);
+    }
+    Progress progress("rows", samples, "samples");
+    for (const int64_t first : missing) {
+      const LinearisedPart part = linearise_part(model_, subset_, source_, first, options_);
+      file_.append(first, packed(part));
+      file_.sync();
+      progress.advance(part.set.size());
+    }
+  }
+
+  // Moves the pieces of another file of the same run here.
+  void take_over(const std::string& path) {
+    require(PieceFile::is_there(path, key_),
+            "{} has rows of another model, other samples or settings, or of another processor; remove it, or run the "
+            "command that its rank was run with",
+            path);
+    PieceFile other(path, key_, [&](int64_t first, std::span<const std::byte> bytes) {
+      check(path, first, bytes);
+      if (!file_.has(first)) file_.append(first, bytes);
+    });
+    file_.sync();
+    other.remove();
+  }
+
+ private:
+  LinearisedPart part_of(const std::string& path, int64_t first, std::span<const std::byte> bytes) const {
+    require(first >= 0 && first < source_.size() && first % RowFile::chunk == 0,
+            "{}: rows of samples from {} on, there are {}", path, first, source_.size());
+    return unpacked(bytes, first, source_, model_.dtype(), classes_, subset_.size(), path);
+  }
+  void check(const std::string& path, int64_t first, std::span<const std::byte> bytes) const {
+    const LinearisedPart part = part_of(path, first, bytes);
+    require(part.sample_hashes == hashes_of(source_.at(range(first, first + part.set.size()))),
+            "{} has rows of other samples; remove it", path);
+  }
+
+  const Module& model_;
+  const Subset& subset_;
+  const SampleSource& source_;
+  const JacobianOptions& options_;
+  std::string path_;
+  int64_t classes_;
+  std::string key_;
+  PieceFile file_;
+};
+
+// What ranks have left beside a file of pieces.
+std::vector<std::string> files_of_ranks(const std::string& file) {
+  const std::filesystem::path path(file);
+  const std::string start = path.filename().string() + ".rank-";
+  std::vector<std::string> out;
+  for (const auto& entry : std::filesystem::directory_iterator(path.has_parent_path() ? path.parent_path() : "."))
+    if (entry.path().filename().string().starts_with(start)) out.push_back(entry.path().string());
+  std::ranges::sort(out);
+  return out;
+}
+
 }  // namespace
 
 std::string hash_of_sample(const Samples& samples, int64_t position) {
@@ -92,42 +178,36 @@ void linearise(const Module& model, const Subset& subset, const SampleSource& so
   }
 }
 
+std::string Rank::str() const { return fmt::format("rank-{}-of-{}", number, count); }
+
+Rank parse_rank(const std::string& text) {
+  const size_t slash = std::min(text.find('/'), text.size());
+  const auto number_in = [&](size_t from, size_t to) {
+    return parse_number<int64_t>(text.substr(std::min(from, text.size()), to - from)).value_or(-1);
+  };
+  const int64_t number = number_in(0, slash), count = number_in(slash + 1, text.size() + 1);
+  require_usage(number >= 0 && number < count, "a rank is K/N with 0 ≤ K < N, such as 0/4 and 3/4, got '{}'", text);
+  return {number, count};
+}
+
 void linearise_resumably(const Module& model, const Subset& subset, const SampleSource& source,
                          const JacobianOptions& options, const std::string& file, const std::string& key,
                          const SeePart& see) {
-  const int64_t C = plan_jacobian(model, subset, source.at({0}).inputs, options).outputs;
-  const auto part_of = [&](int64_t first, std::span<const std::byte> bytes) {
-    require(first >= 0 && first < source.size() && first % RowFile::chunk == 0,
-            "{}: rows of samples from {} on, there are {}", file, first, source.size());
-    return unpacked(bytes, first, source, model.dtype(), C, subset.size(), file);
-  };
-  const auto run = fmt::format("{} n={} C={} P={}", key, source.size(), C, subset.size());
-  std::set<int64_t> there;
-  int64_t done = 0;
-  {
-    PieceFile pieces(file, run, [&](int64_t first, std::span<const std::byte> bytes) {
-      const LinearisedPart part = part_of(first, bytes);
-      require(part.sample_hashes == hashes_of(source.at(range(first, first + part.set.size()))),
-              "{} has rows of other samples; remove it", file);
-      if (there.insert(first).second) done += part.set.size();
-    });
-    Progress progress("rows", source.size() - done, "samples");
-    for (int64_t first = 0; first < source.size(); first += RowFile::chunk) {
-      if (there.contains(first)) continue;
-      const LinearisedPart part = linearise_part(model, subset, source, first, options);
-      pieces.append(first, packed(part));
-      pieces.sync();
-      progress.advance(part.set.size());
-    }
-  }
-  int64_t next = 0;
-  PieceFile(file, run, [&](int64_t first, std::span<const std::byte> bytes) {
-    require(first == next, "{}: rows of samples from {} on where those from {} on were expected", file, first, next);
-    const LinearisedPart part = part_of(first, bytes);
-    see(part);
-    next += part.set.size();
-  }).remove();
-  require(next == source.size(), "{}: rows of {} samples, {} were expected", file, next, source.size());
+  RowPieces pieces(model, subset, source, options, file, key);
+  for (const std::string& other : files_of_ranks(file)) pieces.take_over(other);
+  pieces.compute(0, pieces.count());
+  for (int64_t k = 0; k < pieces.count(); k++) see(pieces.read(k));
+  pieces.remove();
+}
+
+RankRows linearise_rank(const Module& model, const Subset& subset, const SampleSource& source,
+                        const JacobianOptions& options, const std::string& file, const std::string& key,
+                        const Rank& rank) {
+  RowPieces pieces(model, subset, source, options, file + "." + rank.str(), key);
+  const int64_t first = rank.number * pieces.count() / rank.count,
+                last = (rank.number + 1) * pieces.count() / rank.count;
+  pieces.compute(first, last);
+  return {pieces.path(), first * RowFile::chunk, std::min(source.size(), last * RowFile::chunk)};
 }
 
 }  // namespace fastntk

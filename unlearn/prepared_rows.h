@@ -25,11 +25,32 @@ using SeePart = std::function<void(const LinearisedPart& part)>;
 void linearise(const Module& model, const Subset& subset, const SampleSource& source, const JacobianOptions& options,
                const SeePart& see);
 
+/// One of several runs that share the rows: each computes those of its part of the samples.
+struct Rank {
+  int64_t number = 0, count = 1;  ///< 0 ≤ number < count
+  bool shared() const { return count > 1; }
+  /// "rank-2-of-4"
+  std::string str() const;
+};
+/// "2/4"; UsageError for any other text.
+Rank parse_rank(const std::string& text);
+
 /// The same by way of a file of pieces, which stays when the computation is interrupted; the next one with the same
 /// `key` goes on from there. `see` is called when all is computed. The file is removed at the end. An Error if it has
 /// rows of other samples.
+///
+/// What ranks have left beside the file is taken over from it first.
 void linearise_resumably(const Module& model, const Subset& subset, const SampleSource& source,
                          const JacobianOptions& options, const std::string& file, const std::string& key,
                          const SeePart& see);
+/// The rows of one rank: samples [first, last) in pieces in a file of its own, for the run without a rank that comes
+/// after all of them. Resumable as well.
+struct RankRows {
+  std::string file;
+  int64_t first = 0, last = 0;
+};
+RankRows linearise_rank(const Module& model, const Subset& subset, const SampleSource& source,
+                        const JacobianOptions& options, const std::string& file, const std::string& key,
+                        const Rank& rank);
 
 }  // namespace fastntk

@@ -153,7 +153,7 @@ SymmetricMatrix weighted_gram(const LinearisedSet& set, const Positions& s, cons
   check_positions(set, s);
   check_rows(set, "a weighted Gram matrix");
   const auto n = static_cast<int64_t>(s.size());
-  GramAccumulator gram(set.parameters(), 0);
+  GramAccumulator gram(set.parameters(), 0, set.rows.device());
   if (n == 0) return std::move(gram).finish().matrix;
   const Tensor at = f.to(DType::float64).contiguous();
   const std::vector<int64_t> labels = gather_rows(set.labels, s).to_vector<int64_t>();

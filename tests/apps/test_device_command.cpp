@@ -30,6 +30,12 @@ TEST_CASE("predict gives on the emulator what it gives on the CPU") {
   for (size_t i = 0; i < here.size(); i++) CHECK(std::abs(there[i] - here[i]) < 1e-4);
 }
 
+TEST_CASE("a precision is for one kind of device") {
+  const std::string predict = "predict " + pretrained + " -o logits.npy --samples 0-2 --precision ";
+  check_refused(predict + "tf32", 2, "--precision tf32 is for --device cuda or emu");
+  check_refused(predict + "bf16 --device emu", 2, "--precision bf16 is for --device cpu");
+}
+
 TEST_CASE("a model is fine-tuned, prepared, and forgets on the emulator as on the CPU") {
   const TemporaryFolder folder;
   const auto succeeds = [&](const std::string& arguments, const std::string& device) {

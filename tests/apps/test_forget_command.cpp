@@ -158,8 +158,17 @@ TEST_CASE("a model is prepared as it stands, and an interrupted run goes on", "[
   if (!file_exists(resumed)) CHECK(file_exists(rows));
   if (!file_exists(resumed)) succeeds(prepare + resumed + "/");
   CHECK_FALSE(file_exists(rows));
+  // The rows by two ranks, then the state.
+  const std::string shared = folder / "shared";
+  CHECK_THAT(succeeds(prepare + shared + " --rank 0/2").output, Catch::Contains("rows of samples 0 to 64 of 180"));
+  succeeds(prepare + shared + "/ --rank 1/2");
+  CHECK_FALSE(file_exists(shared));
+  CHECK_THAT(succeeds(prepare + shared).output, Catch::Contains("n = 180") && !Catch::Contains("rows: 64"));
+  CHECK_FALSE(file_exists(shared + ".rows.partial.rank-0-of-2"));
+  check_refused(prepare + shared + " --rank 0/2", 2, "exists");
+  check_refused(prepare + (folder / "x") + " --rank 2/2", 2, "a rank is K/N");
   for (const char* const name : {"/rows-000000.safetensors", "/state-000000.safetensors"})
-    CHECK(read_file(whole + name) == read_file(resumed + name));
+    for (const std::string& other : {resumed, shared}) CHECK(read_file(whole + name) == read_file(other + name));
 }
 
 TEST_CASE("a request that is killed leaves the state before it or after it", "[forget]") {

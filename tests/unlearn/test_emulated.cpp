@@ -3,6 +3,7 @@
 
 #include "datasets/registry.h"
 #include "engine/gram.h"
+#include "engine/precision.h"
 #include "models/small_vit.h"
 #include "temporary_folder.h"
 #include "training/gradient.h"
@@ -143,12 +144,85 @@ TEST_CASE("a state prepared on the emulator serves the requests that one of the 
   CHECK(same_bits(Prepared::open(folder / "there", Journal::Access::read, Device::emu).theta_after(1), r.theta));
 }
 
-TEST_CASE("a kernel of rows made on the emulator is that of the CPU", "[emu]") {
+TEST_CASE("every kind of kernel is made on the emulator, and is that of the CPU", "[emu]") {
+  // Batch norm and a classifier in factors, more than a tile of rows.
   Model model = make_model({.architecture = "resnet20", .classes = 4, .channels = 1, .options = {{"width", "4"}}}, 3);
-  model->to(DType::float64);
-  const Tensor inputs = random_samples(6, {8, 8, 1}, 4, 5).inputs;
+  const DType dtype = GENERATE(DType::float64, DType::float32);
+  model->to(dtype);
+  const double allowed = dtype == DType::float64 ? 1e-12 : 1e-5;
+  const Tensor inputs = random_samples(70, {8, 8, 1}, 4, 5).inputs.to(dtype),
+               others = random_samples(11, {8, 8, 1}, 4, 6).inputs.to(dtype);
   const Subset subset = choose(*model, "bn+head");
-  const Tensor here = ntk(*model, subset, inputs).matrix().dense();
+  const TemporaryFolder folder;
+  std::vector<std::pair<Tensor, NtkOptions>> cases = {
+      {{}, {}},
+      {others, {}},
+      {{}, {.trace = true}},
+      {others, {.trace = true}},
+      {{}, {.representation = NtkRepresentation::dual}},
+      {{}, {.representation = NtkRepresentation::thin_file, .progress = folder / "kernel.partial"}},
+  };
+  if (dtype == DType::float32) cases.push_back({others, {.products = DType::float32}});
+  std::vector<Tensor> here;
+  for (const auto& [second, options] : cases) here.push_back(ntk(*model, subset, inputs, second, options).dense());
+  const Tensor targets = Random(9).normal_tensor({70, 4}, DType::float64);
+  const auto primal = [&](NtkOptions options) {
+    options.purpose = NtkPurpose::spectrum, options.representation = NtkRepresentation::primal;
+    NtkComputation computation(*model, subset, inputs, {}, options);
+    CHECK((computation.choice().plan.device_bytes > 0) == (model->device() != Device::cpu));
+    return computation.gram(targets);
+  };
+  const Gram gram = primal({});
   model->to(Device::emu);
-  CHECK(difference(ntk(*model, subset, inputs).matrix().dense(), here) <= 1e-12);
+  for (size_t i = 0; i < cases.size(); i++) {
+    INFO("case " << i);
+    CHECK(difference(ntk(*model, subset, inputs, cases[i].first, cases[i].second).dense(), here[i]) <= allowed);
+  }
+  const Gram there = primal({});
+  CHECK(difference(there.matrix.dense(), gram.matrix.dense()) <= allowed);
+  CHECK(difference(there.right_hand_side, gram.right_hand_side) <= allowed);
+
+  // A budget that makes rows pass by in groups.
+  NtkComputation grouped(*model, subset, inputs, {},
+                         {.representation = NtkRepresentation::dual, .memory = size_t{3} << 20});
+  const NtkKernel kernel = grouped.kernel();
+  CHECK(grouped.choice().plan.resident_tiles < kernel.row_tiling().count);
+  CHECK(difference(kernel.dense(), here[0]) <= allowed);
+
+  const auto broken = [&](Tensor rows) {  // sample 5 has an infinity in its image
+    rows = rows.clone();
+    rows.slice(0, 5, 6).copy_from(Tensor::full(rows.slice(0, 5, 6).shape(), INFINITY, dtype));
+    return rows;
+  };
+  CHECK_THROWS_WITH(ntk(*model, subset, broken(inputs)), Catch::Contains("row 20, column"));
+}
+
+TEST_CASE("layers multiply in TF32 on a GPU where that is asked for by name", "[emu]") {
+  struct Tf32 {
+    Tf32() { set_linear_precision(Precision::tf32); }
+    ~Tf32() { set_linear_precision(Precision::float32); }
+  };
+  Model model = make_model({.architecture = "resnet20", .classes = 4, .channels = 1, .options = {{"width", "4"}}}, 3);
+  const Tensor inputs = random_samples(3, {8, 8, 1}, 4, 5, DType::float32).inputs;
+  const Subset subset = choose(*model, "bn+head");
+  model->to(Device::emu);
+  const Tensor rows = jacobian(*model, subset, inputs.to(Device::emu)).rows, gram = dual_gram(rows).dense();
+  const Tensor logits = predict(*model, inputs);
+  const std::string arithmetic = row_arithmetic(Device::emu);
+  {
+    const Tf32 scope;
+    // Rounded to 11 bits: worse than float32, better than bfloat16. (Rows jump where a rectifier changes its mind.)
+    const double off = difference(predict(*model, inputs), logits);
+    CHECK(off > 1e-5);
+    CHECK(off < 1e-2);
+    CHECK(row_arithmetic(Device::emu) != arithmetic);
+    CHECK(same_bits(dual_gram(rows).dense(), gram));  // products of rows keep their precision
+    model->to(Device::cpu);
+    CHECK_THROWS_WITH(predict(*model, inputs), Catch::Contains("products in tf32 are for GPUs"));
+  }
+  model->to(DType::float64);
+  model->to(Device::emu);
+  const Tensor exact = predict(*model, inputs.to(DType::float64));
+  const Tf32 scope;
+  CHECK(same_bits(predict(*model, inputs.to(DType::float64)), exact));
 }

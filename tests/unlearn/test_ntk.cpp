@@ -309,3 +309,27 @@ TEST_CASE("the planner takes what is fastest within the budget and says why", "[
   p.memory = size_t{1} << 30;
   CHECK(plan_ntk(p).plan.representation == NtkRepresentation::matrix_free);
 }
+
+TEST_CASE("the planner counts the memory of a device by itself", "[ntk]") {
+  NtkProblem p{.purpose = NtkPurpose::spectrum,
+               .samples = 5000,
+               .rows = 10,
+               .columns = 9600,
+               .forward_flops = 1e9,
+               .sweep_bytes = size_t{1} << 30,
+               .sweep_samples = 1024,
+               .on_device = true,
+               .device_memory = size_t{80} << 30};
+  const NtkPlan primal = plan_ntk(p).plan;
+  CHECK(primal.representation == NtkRepresentation::primal);
+  // Half of JᵀJ, the rows of 1,024 samples and the sweeps are there.
+  CHECK(primal.device_bytes > 4.0 * 9600 * 9600 + 4.0 * 1024 * 10 * 9600 + double{1 << 30});
+  CHECK(primal.device_bytes < 2.5e9);
+  p.device_memory = size_t{1200} << 20;
+  CHECK_THROWS_WITH(plan_ntk(p), Catch::Contains("of the device's memory"));
+  p.sweep_bytes = 1 << 20, p.samples = 500, p.purpose = NtkPurpose::block, p.columns = 100'000;
+  const NtkChoice dual = plan_ntk(p);
+  CHECK(dual.plan.device_bytes <= static_cast<double>(ntk_share_of(p.device_memory)));
+  CHECK(dual.plan.row_passes + dual.plan.disk_bytes > 1);
+  CHECK_THAT(dual.str(), Catch::Contains("device") && Catch::Contains("of the device"));
+}

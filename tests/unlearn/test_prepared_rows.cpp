@@ -87,3 +87,52 @@ TEST_CASE("rows that an interrupted run left are not computed again, and the bit
                       Catch::Contains("other samples"));
   }
 }
+
+TEST_CASE("ranks share the rows, and the bits are those of one run", "[prepared]") {
+  const Model model =
+      make_model({.architecture = "resnet20", .classes = 4, .channels = 1, .options = {{"width", "4"}}}, 3);
+  const Samples samples = random_samples(n, {8, 8, 1}, 4, 5, DType::float32);
+  const Subset subset = choose(*model, "bn");
+  const TemporaryFolder folder;
+  const std::string file = folder / "rows.pieces";
+  Seen expected;
+  linearise(*model, subset, samples, {}, expected.see());
+  int64_t asked = 0;
+  const SampleSource counting(samples.labels, samples.ids, [&](const std::vector<int64_t>& positions) {
+    asked += static_cast<int64_t>(positions.size());
+    return gather_rows(samples.inputs, positions);
+  });
+  // The last of three is missing: its rows are computed by the run that takes the others over.
+  for (const int64_t number : {1, 0}) {
+    const RankRows rows = linearise_rank(*model, subset, samples, {}, file, "key", {number, 3});
+    CHECK(rows.first == number * 64);
+    CHECK(rows.last == (number + 1) * 64);
+    CHECK(file_exists(rows.file));
+  }
+  Seen whole;
+  linearise_resumably(*model, subset, counting, {}, file, "key", whole.see());
+  CHECK(whole == expected);
+  CHECK(asked == 1 + 128 + (n - 128));  // one to plan, those that are compared, those that are missing
+  CHECK(std::filesystem::is_empty(folder.path()));
+
+  // Those of another run are not touched.
+  const RankRows other = linearise_rank(*model, subset, samples, {}, file, "another key", {0, 2});
+  CHECK_THROWS_WITH(linearise_resumably(*model, subset, samples, {}, file, "key", whole.see()),
+                    Catch::Contains("rank-0-of-2 has rows of another model"));
+  CHECK(file_exists(other.file));
+  std::filesystem::remove(other.file);
+  std::filesystem::remove(file);
+
+  // More ranks than pieces: some have nothing to do.
+  for (int64_t number = 0; number < 5; number++) linearise_rank(*model, subset, samples, {}, file, "key", {number, 5});
+  asked = 0;
+  Seen again;
+  linearise_resumably(*model, subset, counting, {}, file, "key", again.see());
+  CHECK(again == expected);
+  CHECK(asked == 1 + n);
+  CHECK(std::filesystem::is_empty(folder.path()));
+
+  CHECK(parse_rank("2/4").str() == "rank-2-of-4");
+  for (const char* const wrong : {"", "1", "4/4", "-1/4", "1/0", "1/x", "1/4/2"})
+    CHECK_THROWS_AS(parse_rank(wrong), UsageError);
+}
