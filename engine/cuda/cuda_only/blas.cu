@@ -3,28 +3,38 @@
 
 #include <mutex>
 
+#include "engine/cuda/cuda_only/library.h"
 #include "engine/cuda/families.h"
 #include "engine/cuda/launch.cuh"
 
 namespace fastntk::cuda {
 namespace {
 
-void check(cublasStatus_t status) {
-  require(status == CUBLAS_STATUS_SUCCESS, "a matrix product failed: {}", cublasGetStatusString(status));
-}
+// In C++ the header has two functions of this name; the library has this one.
+using Gemm = cublasStatus_t(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int, const void*,
+                            const void*, cudaDataType, int, long long, const void*, cudaDataType, int, long long,
+                            const void*, void*, cudaDataType, int, long long, int, cublasComputeType_t,
+                            cublasGemmAlgo_t);
 
-struct Handle {
+struct Blas {
+  Library library{"libcublas.so." FASTNTK_TEXT(CUBLAS_VER_MAJOR)};
+  decltype(cublasGetStatusString)* text_of = FASTNTK_FIND(library, cublasGetStatusString);
+  decltype(static_cast<Gemm*>(cublasGemmStridedBatchedEx)) gemm = library.find<Gemm>("cublasGemmStridedBatchedEx");
   std::mutex mutex;
   cublasHandle_t handle = nullptr;
-  Handle() {
-    check(cublasCreate(&handle));
-    check(cublasSetStream(handle, stream()));
-    check(cublasSetAtomicsMode(handle, CUBLAS_ATOMICS_NOT_ALLOWED));
+
+  Blas() {
+    check(FASTNTK_FIND(library, cublasCreate)(&handle));
+    check(FASTNTK_FIND(library, cublasSetStream)(handle, stream()));
+    check(FASTNTK_FIND(library, cublasSetAtomicsMode)(handle, CUBLAS_ATOMICS_NOT_ALLOWED));
+  }
+  void check(cublasStatus_t status) const {
+    require(status == CUBLAS_STATUS_SUCCESS, "a matrix product failed: {}", text_of(status));
   }
 };
 // Never destroyed: the driver may be gone by then.
-Handle& blas() {
-  static Handle* const instance = new Handle;
+Blas& blas() {
+  static Blas* const instance = new Blas;
   return *instance;
 }
 
@@ -33,11 +43,11 @@ cublasOperation_t operation(char transpose) { return transpose == 'N' ? CUBLAS_O
 template <class T>
 void run(const BatchedGemm<T>& g, cudaDataType_t type, cublasComputeType_t compute) {
   const T one = 1, zero = 0;
-  Handle& handle = blas();
-  const std::lock_guard lock(handle.mutex);
-  check(cublasGemmStridedBatchedEx(handle.handle, operation(g.transpose_a), operation(g.transpose_b), g.m, g.n, g.k,
-                                   &one, g.a, type, g.lda, g.step_a, g.b, type, g.ldb, g.step_b, &zero, g.c, type,
-                                   g.ldc, g.step_c, g.count, compute, CUBLAS_GEMM_DEFAULT));
+  Blas& b = blas();
+  const std::lock_guard lock(b.mutex);
+  b.check(b.gemm(b.handle, operation(g.transpose_a), operation(g.transpose_b), g.m, g.n, g.k, &one, g.a, type, g.lda,
+                 g.step_a, g.b, type, g.ldb, g.step_b, &zero, g.c, type, g.ldc, g.step_c, g.count, compute,
+                 CUBLAS_GEMM_DEFAULT));
 }
 
 }  // namespace
