@@ -61,9 +61,6 @@ void run_prepare(const Flags& f, const CLI::App& command) {
                 f.model);
   const double ridge = static_cast<double>(samples.size()) * l2;
   const Tensor theta0 = tuned ? load_theta0(f.model) : gather(*checkpoint.model, choose(*checkpoint.model, subset));
-  // Of all rows: a forward pass, and for every class one more through the same products backwards.
-  const double flops = static_cast<double>(samples.size()) * static_cast<double>(1 + checkpoint.model.config.classes) *
-                       forward_flops(*checkpoint.model, samples.at({0}).inputs);
   const Stopwatch clock;
   reset_peak_memory();
   const JacobianOptions sweeps{.memory = parse_bytes(f.common.memory)};
@@ -84,10 +81,13 @@ void run_prepare(const Flags& f, const CLI::App& command) {
                     {"parameters", static_cast<double>(state.subset().size())},
                     {"rho", ridge},
                     {"crossover", static_cast<double>(state.crossover())},
-                    {"flops", flops},
                     {"seconds", clock.seconds()},
                     {"peak_bytes", static_cast<double>(memory_statistics().peak)},
                     {"peak_resident_bytes", static_cast<double>(peak_resident_bytes())}};
+  // Of all rows: a forward pass, and for every class one more through the same products backwards.
+  report.results["flops"] = static_cast<double>(samples.size()) *
+                            static_cast<double>(1 + checkpoint.model.config.classes) *
+                            forward_flops(*checkpoint.model, samples.at({0}).inputs);
   fmt::print(
       "{}: n = {}, P = {}, ρ = nλ = {:g} (fixed when samples leave), a new factor from {} rows on, {}, peak {}, {} "
       "resident\n",

@@ -109,13 +109,16 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
                    .probe_positions = all_positions(n)};
   NormalEquations normal{.reference = theta0, .logits = Tensor({n, C}, DType::float64)};
   GramAccumulator accumulator(law.curvature_factor ? 0 : P, 1, model->device());
+  // A copy of the model, with which goes what its weights were transformed into for the sweeps.
+  std::optional<Model> sweeping = load_model(model_file).model;
+  (*sweeping)->to(model->device());
   const JacobianOptions sweeps =
       within_budget(options.jacobian, model->device(), P,
                     static_cast<size_t>(RowFile::chunk * C * P) * size_of(model->dtype()), !law.curvature_factor);
   {
     SafeTensorsWriter rows(rows_file, {}, {{"rows", model->dtype(), {n, C, P}}});
     const std::string key = rows_key(model_file, subset_name, model->device());
-    linearise_resumably(*model, subset, samples, sweeps, rows_beside(folder), key, [&](const LinearisedPart& part) {
+    linearise_resumably(**sweeping, subset, samples, sweeps, rows_beside(folder), key, [&](const LinearisedPart& part) {
       const auto& [first, set, hashes] = part;
       table.sample_hashes.insert(table.sample_hashes.end(), hashes.begin(), hashes.end());
       for (int64_t i = 0; i < set.size(); i++) table.row_hashes.push_back(sha256_of(set.rows.select(0, i)));
@@ -128,6 +131,7 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
     });
     rows.commit();
   }
+  sweeping.reset();
   release_cached_memory();  // what the sweeps had; A and its factor come in its place
   if (law.curvature_factor) {
     const auto rows = table.open_rows(work, P);
