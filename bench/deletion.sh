@@ -12,14 +12,16 @@ per_class=${1:-500} singles=${2:-1000} architecture=${3:-resnet20}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 table=$work/table.md
+models=$root/build/deletion-$architecture-$per_class # once they are there, they are taken again
+mkdir -p "$models"
 
 case $architecture in
   resnet20)
     model=$root/checkpoints/resnet20-fashion-mnist-0-8.safetensors losses=(mse ce) settings=() budgets=("")
     ;;
   resnet18)
-    model=$work/pretrained.safetensors losses=(mse) settings=(--subset bn --head keep --epochs 4) budgets=(2G 1G)
-    "$program" pretrain -o "$model" --arch resnet18 --stem cifar --samples 0-9999 --test-samples first:1000 --epochs 2
+    model=$models/pretrained.safetensors losses=(mse) settings=(--subset bn --head keep --epochs 4) budgets=(2G 1G)
+    [[ -e $model ]] || "$program" pretrain -o "$model" --arch resnet18 --stem cifar --samples 0-9999 --test-samples first:1000 --epochs 2
     ;;
   *)
     echo "deletion.sh: there is no setting for the architecture '$architecture': resnet20 or resnet18" >&2
@@ -33,22 +35,25 @@ last_record() { find "$work/$loss" -name 'record-*.json' | sort | tail -n 1; }
 # A field of a record's result, or of a file of numbers.
 number() { sed -nE 's/.*"'"$2"'": ?([0-9.eE+-]+).*/\1/p' "$1" | head -n 1; }
 field() { number "$(last_record)" "$1"; }
+short() { field "$1" | awk -v form="$2" 'NF {printf form, $1}'; }
 mebibytes() { awk -v bytes="$1" 'BEGIN {printf "%.0f", bytes / 1048576}'; }
 line() { printf '| %s | %s | %s | %s | %s | %s | %s |\n' "$loss" "$@" | tee -a "$table"; }
-row() { line "$1" "$2" "$(field relative_residual)" "$(field passes)" "$(field linearisation_error)" ""; }
+row() { line "$1" "$2" "$(short relative_residual %.1e)" "$(field passes)" "$(short linearisation_error %.3f)" ""; }
 
 {
   "$program" info | sed -nE 's/^sgemm +(.*)/sgemm here: \1\n/p'
   printf '| loss | request | seconds | relative residual | passes over the rows | linearisation error | peak, resident (MiB) |\n|---|---|---:|---:|---:|---:|---:|\n'
 } | tee "$table"
 for loss in "${losses[@]}"; do
-  start=$(now)
-  "$program" finetune "$model" -o "$work/$loss.safetensors" --loss "$loss" --samples "30000-59999 per-class:$per_class" "${settings[@]}" --quiet > /dev/null
-  tuning=$(since "$start")
+  if [[ ! -e $models/$loss.seconds ]]; then
+    start=$(now)
+    "$program" finetune "$model" -o "$models/$loss.safetensors" --loss "$loss" --samples "30000-59999 per-class:$per_class" "${settings[@]}" --quiet > /dev/null
+    since "$start" > "$models/$loss.seconds"
+  fi
   for budget in "${budgets[@]}"; do
     rm -rf "${work:?}/$loss"
     start=$(now)
-    "$program" prepare "$work/$loss.safetensors" -o "$work/$loss" ${budget:+--memory "$budget"} --json "$work/prepare.json" --quiet > /dev/null
+    "$program" prepare "$models/$loss.safetensors" -o "$work/$loss" ${budget:+--memory "$budget"} --json "$work/prepare.json" --quiet > /dev/null
     line "prepare${budget:+ --memory $budget}" "$(since "$start")" "" "" "" \
       "$(mebibytes "$(number "$work/prepare.json" peak_bytes)"), $(mebibytes "$(number "$work/prepare.json" peak_resident_bytes)")"
   done
@@ -66,7 +71,7 @@ for loss in "${losses[@]}"; do
   start=$(now)
   "$program" verify "$(last_record)" --state "$work/$loss" --quiet > /dev/null
   line "verify the last" "$(since "$start")" "" "" "" ""
-  line "for comparison: fine-tuning${settings[*]:+ (${settings[*]})}" "$tuning" "" "" "" ""
+  line "for comparison: fine-tuning${settings[*]:+ (${settings[*]})}" "$(cat "$models/$loss.seconds")" "" "" "" ""
 done
 cp "$table" "$root/bench/results/deletion-$architecture.md"
 "$root/bench/insert.sh" "deletion-$architecture" "$table" "$root/docs/deletion.md"
