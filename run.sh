@@ -64,11 +64,10 @@ command_check() {
 }
 
 check_emulated_ops() {
-  local preset run
+  local preset
   for preset in asan tsan; do
-    run=("$root/build/$preset/tests/tests_engine" "every op gives the same on the emulator as on the CPU*")
-    if [[ $preset == tsan ]] && setarch -R true 2> /dev/null; then run=(setarch -R "${run[@]}"); fi
-    FASTNTK_TEST_GRID=full TSAN_OPTIONS=memory_limit_mb=6000 "${run[@]}"
+    FASTNTK_TEST_GRID=full TSAN_OPTIONS=memory_limit_mb=6000 \
+      under_preset "$preset" "$root/build/$preset/tests/tests_engine" "every op gives the same on the emulator as on the CPU*"
   done
 }
 
@@ -172,15 +171,20 @@ build() {
   (cd "$root" && cmake --preset release -D FASTNTK_CUDA="${FASTNTK_CUDA:-AUTO}" && cmake --build --preset release -j "$jobs" --target "$1")
 }
 
+# Runs a command of a preset's build. The thread sanitizer of GCC 12 does not start under the address randomisation of newer kernels.
+under_preset() {
+  local preset=$1
+  shift
+  if [[ $preset == tsan ]] && setarch -R true 2> /dev/null; then setarch -R "$@"; else "$@"; fi
+}
+
 # Runs the tests of a preset; the last lines are ctest's own.
 run_tests() {
-  local preset=$1 run=(ctest --preset "$1" -j "$jobs")
+  local preset=$1
   shift
-  # The thread sanitizer of GCC 12 does not start under the address randomisation of newer kernels.
-  if [[ $preset == tsan ]] && setarch -R true 2> /dev/null; then run=(setarch -R "${run[@]}"); fi
   # Before ctest's closing lines: what the tests of the ops counted, the run over all of them and the mutation check. The
   # log has its final name only when ctest ends.
-  (cd "$root" && "${run[@]}" "$@") | awk -v log_file="$root/build/$preset/Testing/Temporary/LastTest.log" '
+  (cd "$root" && under_preset "$preset" ctest --preset "$preset" -j "$jobs" "$@") | awk -v log_file="$root/build/$preset/Testing/Temporary/LastTest.log" '
     function read(name,  line, fields) {
       while ((getline line < name) > 0) {
         if (line ~ /^op tests:/ && split(line, fields) && fields[3] + 0 > most) { most = fields[3] + 0; ops = line }

@@ -28,8 +28,12 @@ void remove_contents(const std::string& folder) {
 
 }  // namespace
 
-AtomicFolder::AtomicFolder(std::string path) : path_(std::move(path)) {
-  while (path_.size() > 1 && path_.ends_with('/')) path_.pop_back();
+std::string AtomicFolder::without_slash(std::string path) {
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  return path;
+}
+
+AtomicFolder::AtomicFolder(std::string path) : path_(without_slash(std::move(path))) {
   partial_ = path_ + ".partial";
   require_usage(!fs::exists(path_), "{} exists; it is made in a folder of its own", path_);
   if (const fs::path parent = fs::path(path_).parent_path(); !parent.empty()) {

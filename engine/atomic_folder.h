@@ -10,6 +10,8 @@ namespace fastntk {
 class AtomicFolder {
  public:
   explicit AtomicFolder(std::string path);
+  /// A folder's path without the slashes at its end, as path() has it.
+  static std::string without_slash(std::string path);
   ~AtomicFolder();
   AtomicFolder(const AtomicFolder&) = delete;
   AtomicFolder& operator=(const AtomicFolder&) = delete;

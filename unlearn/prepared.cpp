@@ -67,11 +67,7 @@ JacobianOptions within_budget(JacobianOptions options, Device device, int64_t pa
 }
 
 // Rows are kept beside the folder, which is emptied when a run begins, until there is a state; and which they are.
-std::string without_slash(std::string folder) {
-  while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
-  return folder;
-}
-std::string rows_beside(const std::string& folder) { return without_slash(folder) + ".rows.partial"; }
+std::string rows_beside(const std::string& folder) { return AtomicFolder::without_slash(folder) + ".rows.partial"; }
 std::string rows_key(const std::string& model_file, const std::string& subset, Device device) {
   return fmt::format("{} {} {} {} {}", sha256_of_file(model_file), subset, cpu::name_of(cpu::isa()), blas_kernel_set(),
                      row_arithmetic(device));
@@ -185,7 +181,7 @@ RankRows Prepared::prepare_rank(const std::string& folder, const Model& model,
   require_usage(!std::filesystem::exists(folder), "{} exists; ranks are for a state that is to be made", folder);
   std::string key;
   {
-    const AtomicFolder files(without_slash(folder) + "." + rank.str());  // for the hash alone
+    const AtomicFolder files(AtomicFolder::without_slash(folder) + "." + rank.str());  // for the hash alone
     const std::string model_file = files.partial() + "/" + model_name;
     save_model(model_file, model, std::move(metadata), {{"fastntk.theta0", theta0}});
     key = rows_key(model_file, subset_name, model->device());

@@ -28,7 +28,6 @@ void linearise(const Module& model, const Subset& subset, const SampleSource& so
 /// One of several runs that share the rows: each computes those of its part of the samples.
 struct Rank {
   int64_t number = 0, count = 1;  ///< 0 ≤ number < count
-  bool shared() const { return count > 1; }
   /// "rank-2-of-4"
   std::string str() const;
 };

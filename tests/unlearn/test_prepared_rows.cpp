@@ -34,27 +34,33 @@ bool operator==(const Seen& a, const Seen& b) {
   return true;
 }
 
+// A model, its samples, and what one run over them gives.
+struct Rows {
+  Model model = make_model({.architecture = "resnet20", .classes = 4, .channels = 1, .options = {{"width", "4"}}}, 3);
+  Samples samples = random_samples(n, {8, 8, 1}, 4, 5, DType::float32);
+  Subset subset = choose(*model, "bn");
+  TemporaryFolder folder;
+  std::string file = folder / "rows.pieces";
+  Seen expected;
+  Rows() { linearise(*model, subset, samples, {}, expected.see()); }
+};
+
 }  // namespace
 
 TEST_CASE("rows that an interrupted run left are not computed again, and the bits are the same", "[prepared]") {
-  const Model model =
-      make_model({.architecture = "resnet20", .classes = 4, .channels = 1, .options = {{"width", "4"}}}, 3);
-  const Samples samples = random_samples(n, {8, 8, 1}, 4, 5, DType::float32);
-  const Subset subset = choose(*model, "bn");
-  const TemporaryFolder folder;
-  const std::string file = folder / "rows.pieces";
-  Seen expected;
-  linearise(*model, subset, samples, {}, expected.see());
+  const Rows whole_run;
+  const auto& [model, samples, subset, folder, file, expected] = whole_run;
   REQUIRE(expected.hashes.size() == n);
   CHECK(expected.hashes[7] == hash_of_sample(samples, 7));
 
   // A source that fails once rows of 64 samples are done, and counts what is asked of it.
   int64_t asked = 0, allowed = 1 + 64;
-  const SampleSource source(samples.labels, samples.ids, [&](const std::vector<int64_t>& positions) {
-    asked += static_cast<int64_t>(positions.size());
-    if (asked > allowed) throw Error("the lights went out");
-    return gather_rows(samples.inputs, positions);
-  });
+  const SampleSource source(samples.labels, samples.ids,
+                            [&, &samples = whole_run.samples](const std::vector<int64_t>& positions) {
+                              asked += static_cast<int64_t>(positions.size());
+                              if (asked > allowed) throw Error("the lights went out");
+                              return gather_rows(samples.inputs, positions);
+                            });
   Seen never;
   CHECK_THROWS_WITH(linearise_resumably(*model, subset, source, {}, file, "key", never.see()),
                     Catch::Contains("lights"));
@@ -89,19 +95,14 @@ TEST_CASE("rows that an interrupted run left are not computed again, and the bit
 }
 
 TEST_CASE("ranks share the rows, and the bits are those of one run", "[prepared]") {
-  const Model model =
-      make_model({.architecture = "resnet20", .classes = 4, .channels = 1, .options = {{"width", "4"}}}, 3);
-  const Samples samples = random_samples(n, {8, 8, 1}, 4, 5, DType::float32);
-  const Subset subset = choose(*model, "bn");
-  const TemporaryFolder folder;
-  const std::string file = folder / "rows.pieces";
-  Seen expected;
-  linearise(*model, subset, samples, {}, expected.see());
+  const Rows whole_run;
+  const auto& [model, samples, subset, folder, file, expected] = whole_run;
   int64_t asked = 0;
-  const SampleSource counting(samples.labels, samples.ids, [&](const std::vector<int64_t>& positions) {
-    asked += static_cast<int64_t>(positions.size());
-    return gather_rows(samples.inputs, positions);
-  });
+  const SampleSource counting(samples.labels, samples.ids,
+                              [&, &samples = whole_run.samples](const std::vector<int64_t>& positions) {
+                                asked += static_cast<int64_t>(positions.size());
+                                return gather_rows(samples.inputs, positions);
+                              });
   // The last of three is missing: its rows are computed by the run that takes the others over.
   for (const int64_t number : {1, 0}) {
     const RankRows rows = linearise_rank(*model, subset, samples, {}, file, "key", {number, 3});
