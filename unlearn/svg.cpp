@@ -79,6 +79,8 @@ class Scale {
     low_ = std::log10(low), high_ = std::log10(high);
     const double margin = std::max(0.03 * (high_ - low_), 0.05);
     low_ -= margin, high_ += margin;
+    // Of less than a decade the round numbers between say more than its few powers.
+    if (high_ - low_ < 1) return round_numbers(std::pow(10.0, low_), std::pow(10.0, high_));
     const int first = static_cast<int>(std::floor(low_)), last = static_cast<int>(std::ceil(high_));
     const int every = std::max(1, (last - first + 5) / 6);
     for (int d = first; d <= last; d++) {
@@ -93,12 +95,16 @@ class Scale {
     if (low == high) low -= 0.5 * std::max(1.0, std::fabs(low)), high += 0.5 * std::max(1.0, std::fabs(high));
     const double margin = 0.03 * (high - low);
     low_ = low == 0 ? 0 : low - margin, high_ = high + margin;
-    const double rough = (high_ - low_) / 6, power = std::pow(10.0, std::floor(std::log10(rough)));
+    round_numbers(low_, high_);
+  }
+  // About six labelled ticks from low to high, the same distance apart.
+  void round_numbers(double low, double high) {
+    const double rough = (high - low) / 6, power = std::pow(10.0, std::floor(std::log10(rough)));
     const double step = power * (rough / power < 1.5 ? 1 : rough / power < 3.5 ? 2 : rough / power < 7.5 ? 5 : 10);
     // Adding 0 makes 0 of −0.
     // Counted, because where a step is below the rounding of the values adding one leads nowhere.
-    const double first = std::ceil(low_ / step);
-    for (int k = 0; k <= 20 && (first + k) * step <= high_; k++)
+    const double first = std::ceil(low / step);
+    for (int k = 0; k <= 20 && (first + k) * step <= high; k++)
       add((first + k) * step, number((first + k) * step + 0.0));
   }
   void add(double v, std::string label) {
