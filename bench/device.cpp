@@ -45,11 +45,12 @@ Tensor drawn(const Shape& shape, Device device, uint64_t seed) {
   return Random(seed).normal_tensor(shape, DType::float32).to(device);
 }
 
-double gemm_gflops(Device device, int64_t m, int64_t n, int64_t k) {
-  const Tensor a = drawn({m, k}, device, 1), b = drawn({n, k}, device, 2).transpose(0, 1);
-  Tensor c({m, n}, DType::float32, device);
+// Of `count` matrices [m, k] with one [k, n], as a linear layer has them.
+double gemm_gflops(Device device, int64_t count, int64_t m, int64_t n, int64_t k) {
+  const Tensor a = drawn({count, m, k}, device, 1), b = drawn({1, n, k}, device, 2).transpose(1, 2);
+  Tensor c({count, m, n}, DType::float32, device);
   const double seconds = seconds_of(device, [&] { backend(device).gemm(a, b, c, false); });
-  return 2e-9 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) / seconds;
+  return 2e-9 * static_cast<double>(count * m) * static_cast<double>(n) * static_cast<double>(k) / seconds;
 }
 
 struct ConvolutionSpeed {
@@ -72,7 +73,9 @@ nlohmann::json jacobian_speed(Device device, const ModelConfig& config, int64_t 
   model->to(device);
   const Subset subset = choose(*model, tuned);
   const Tensor x = drawn({n, side, side, config.channels}, device, 3);
-  static_cast<void>(jacobian(*model, subset, x.slice(0, 0, 1).clone()));
+  // What is made once: handles, kernels, and the memory of a tile.
+  const int64_t tile = plan_jacobian(*model, subset, x, {}).tile;
+  static_cast<void>(jacobian(*model, subset, x.slice(0, 0, tile).clone()));
   reset_peak_memory(device);
   const size_t before = memory_statistics(device).live;
   const Stopwatch clock;
@@ -81,7 +84,7 @@ nlohmann::json jacobian_speed(Device device, const ModelConfig& config, int64_t 
   const double seconds = clock.seconds();
   return {{"n", n},
           {"parameters", subset.size()},
-          {"tile", plan_jacobian(*model, subset, x, {}).tile},
+          {"tile", tile},
           {"samples_per_second", static_cast<double>(n) / seconds},
           {"work_bytes", memory_statistics(device).peak - before - j.rows.bytes()}};
 }
@@ -90,15 +93,15 @@ nlohmann::json measure(Device device, int64_t scale) {
   const auto scaled = [&](int64_t size) { return std::max<int64_t>(1, size / scale); };
   nlohmann::json out = {{"device", name_of(device)}, {"devices", describe_devices()}, {"scale", scale}};
   const int64_t square = scaled(8192);
-  const double peak = gemm_gflops(device, square, square, square);
+  const double peak = gemm_gflops(device, 1, square, square, square);
   out["gemm"]["square"] = {{"extent", square}, {"gflops", peak}};
   const auto with_efficiency = [&](double gflops) {
     return nlohmann::json{{"gflops", gflops}, {"efficiency", gflops / peak}};
   };
   // The linear layers of a ViT-B/32 with 10 prompts, 34 samples and 10 cotangents of 60 tokens.
-  const int64_t rows = scaled(34 * 10 * 60);
+  const int64_t matrices = scaled(34 * 10);
   for (const auto& [name, from, to] : {std::tuple{"qkv", 768, 2304}, {"proj", 768, 768}, {"fc1", 768, 3072}})
-    out["gemm"][name] = with_efficiency(gemm_gflops(device, rows, scaled(to), scaled(from)));
+    out["gemm"][name] = with_efficiency(gemm_gflops(device, matrices, 60, scaled(to), scaled(from)));
   // The stages of a ResNet-18 with a 3×3 stem on images of 32×32, cotangents of 97 samples and 10 classes.
   for (const auto& [side, channels] : {std::pair<int64_t, int64_t>{32, 64}, {16, 128}, {8, 256}, {4, 512}}) {
     const ConvolutionShape shape{.height = side,

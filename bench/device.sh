@@ -10,7 +10,7 @@ if [[ -n ${FASTNTK_TORCH_PYTHON:-} && $device == cuda ]]; then
   peers=()
   for case in "resnet18c 2048 256" "vit_base_patch32_224 512 64"; do
     read -r model n chunk <<< "$case"
-    peers+=("$("$FASTNTK_TORCH_PYTHON" "$root/bench/torch_peer.py" "$model" "$n" jacobian 1 "$chunk" cuda)")
+    peers+=("$("$FASTNTK_TORCH_PYTHON" "$root/bench/torch_peer.py" "$model" "$n" jacobian 1 "$chunk" cuda || echo null)")
   done
   # One object more in the report: what each of PyTorch's runs said.
   sed -i '$ d' "$report.partial"

@@ -72,8 +72,10 @@ const SymmetricMatrix& Cholesky::factor() const {
 }
 
 Tensor Cholesky::solve_on_device(const Tensor& b) const {
-  require(b.rank() >= 1 && b.rank() <= 2 && b.extent(0) == size_ && b.dtype() == DType::float64,
-          "Cholesky::solve needs float64 [{}] or [{}, R], got {}", size_, size_, b.describe());
+  require(b.rank() >= 1 && b.rank() <= 2 && b.extent(0) == size_ && b.dtype() == DType::float64 &&
+              b.device() == Device::cpu,
+          "Cholesky::solve needs float64 [{}] or [{}, R] of the host, got {} of the device {}", size_, size_,
+          b.describe(), name_of(b.device()));
   Tensor x = b.contiguous().reshape({size_, b.rank() == 2 ? b.extent(1) : 1}).to(device_factor_.device());
   backend_of(x).cholesky_solve(device_factor_, x);
   return x.to(Device::cpu).reshape(b.shape());

@@ -62,12 +62,21 @@ std::vector<std::string> describe_devices() {
 const DeviceMemory& device_memory(Device device) {
   if (device == Device::emu) return emu::memory();
   require(device != Device::cpu, "the memory of the host is not that of a device");
-  require_available(device);
 #ifdef FASTNTK_CUDA
-  return cuda::memory();
+  // Asked once: after an error of the GPU memory is still given back, by destructors.
+  static const DeviceMemory& of_gpu = (require_available(Device::cuda), cuda::memory());
+  return of_gpu;
 #else
+  require_available(device);
   fail("there is no CUDA here");
 #endif
+}
+
+std::string model_of([[maybe_unused]] Device device) {
+#ifdef FASTNTK_CUDA
+  if (device == Device::cuda) return cuda::model();
+#endif
+  return {};
 }
 
 int parts_at_once(Device device) { return device == Device::cpu ? thread_count() : 1; }

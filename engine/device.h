@@ -20,6 +20,8 @@ std::string reason_unavailable(Device device);
 void require_available(Device device);
 /// One line per device for people to read: what it is, or why it cannot be used.
 std::vector<std::string> describe_devices();
+/// Whose results have bits of their own: name and compute capability of the GPU. Empty of the others.
+std::string model_of(Device device);
 /// Waits until the device has done all it was asked for, and reports what went wrong meanwhile.
 void synchronise(Device device);
 

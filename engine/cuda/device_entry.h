@@ -18,6 +18,8 @@ const Backend& backend();
 const DeviceMemory& memory();
 /// A sentence, or nothing when there is a GPU with a driver.
 std::string reason_unavailable();
+/// Name and compute capability of the GPU in use.
+std::string model();
 /// One line per GPU.
 std::vector<std::string> describe();
 }  // namespace cuda

@@ -55,6 +55,8 @@ void gemm_typed(const Tensor& a, const Tensor& b, Tensor& out, bool tf32) {
   const cpu::Walk<3> walk(
       out.shape().leading(out.rank() - 2),
       {out.strides().leading(out.rank() - 2), batch_strides(left.matrices, out), batch_strides(right.matrices, out)});
+  // Also where b is one matrix for the whole batch: as more rows of a single product, those of a sample would be summed
+  // in an order that depends on how many others are with it, and a state could not be verified.
   walk.for_rows(0, walk.rows(), [&](const std::array<int64_t, 3>& at) {
     // yᵀ = bᵀ aᵀ
     gemm(BatchedGemm<T>{right.transpose, left.transpose, narrow(n), narrow(m), narrow(k), pb + at[2],

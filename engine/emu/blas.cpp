@@ -22,7 +22,7 @@ std::vector<float> in_tf32(const float* from, int rows, int columns, int leading
     for (int r = 0; r < rows; r++) {
       const size_t at = static_cast<size_t>(c) * static_cast<size_t>(leading) + static_cast<size_t>(r);
       const auto bits = std::bit_cast<uint32_t>(from[at]);
-      out[at] = std::bit_cast<float>((bits + 0xFFFU + (bits >> 13 & 1U)) & ~0x1FFFU);
+      out[at] = from[at] != from[at] ? from[at] : std::bit_cast<float>((bits + 0xFFFU + (bits >> 13 & 1U)) & ~0x1FFFU);
     }
   return out;
 }

@@ -10,9 +10,11 @@
 #include "engine/ops/reduce.h"
 #include "engine/random.h"
 #include "engine/tape.h"
+#include "test_device.h"
 
 using namespace fastntk;
 using Catch::Contains;
+using test::test_device;
 
 namespace {
 
@@ -37,18 +39,18 @@ struct HostOnly final : Op {
 
 }  // namespace
 
-TEST_CASE("a tensor goes to a device and comes back, whole or in part, with every type") {
+TEST_CASE("a tensor goes to a device and comes back, whole or in part, with every type", "[device]") {
   const Tensor x = counted({4, 6});
   for (const DType dtype : {DType::float32, DType::float64, DType::int64, DType::uint8}) {
-    const Tensor there = x.to(dtype).to(Device::emu);
-    CHECK(there.device() == Device::emu);
+    const Tensor there = x.to(dtype).to(test_device());
+    CHECK(there.device() == test_device());
     CHECK(there.to(Device::cpu).to(DType::float64).to_vector<double>() == x.to_vector<double>());
     CHECK(there.to(DType::float64).slice(1, 1, 6, 2).transpose(0, 1).to_vector<double>() ==
           x.slice(1, 1, 6, 2).transpose(0, 1).to_vector<double>());
   }
-  CHECK(x.transpose(0, 1).to(Device::emu).to_vector<double>() == x.transpose(0, 1).to_vector<double>());
-  CHECK(Tensor::full({3}, 2.5, DType::float32, Device::emu).to_vector<float>() == std::vector<float>{2.5, 2.5, 2.5});
-  CHECK(Tensor::zeros({0, 3}, DType::float32, Device::emu).to(Device::cpu).elements() == 0);
+  CHECK(x.transpose(0, 1).to(test_device()).to_vector<double>() == x.transpose(0, 1).to_vector<double>());
+  CHECK(Tensor::full({3}, 2.5, DType::float32, test_device()).to_vector<float>() == std::vector<float>{2.5, 2.5, 2.5});
+  CHECK(Tensor::zeros({0, 3}, DType::float32, test_device()).to(Device::cpu).elements() == 0);
 }
 
 TEST_CASE("the memory of a device is counted by itself") {
@@ -72,22 +74,23 @@ TEST_CASE("memory that nobody wrote to does not look like a result") {
   for (const float v : x.to_vector<float>()) CHECK(v != v);
 }
 
-TEST_CASE("ops run where their inputs are, with the kernels of that device") {
+TEST_CASE("ops run where their inputs are, with the kernels of that device", "[device]") {
   const Tensor a = counted({3, 4}), b = counted({4, 2});
-  const Variable y = exp(scale(matmul(a.to(Device::emu), b.to(Device::emu)), 0.01));
-  CHECK(y.value.device() == Device::emu);
+  const Variable y = exp(scale(matmul(a.to(test_device()), b.to(test_device())), 0.01));
+  CHECK(y.value.device() == test_device());
   const std::vector<double> here = exp(scale(matmul(a, b), 0.01)).value.to_vector<double>();
   const std::vector<double> there = y.value.to_vector<double>();
   for (size_t i = 0; i < here.size(); i++) CHECK(there[i] == Approx(here[i]).epsilon(1e-14));
-  CHECK(sum(a.to(Device::emu), {0, 1}).value.item() == 78);
+  CHECK(sum(a.to(test_device()), {0, 1}).value.item() == 78);
 }
 
-TEST_CASE("nothing is copied between devices unless asked for") {
-  const Tensor here = counted({2, 2}), there = here.to(Device::emu);
-  CHECK_THROWS_WITH(add(here, there), Contains("add") && Contains("cpu") && Contains("emu"));
-  CHECK_THROWS_WITH(there.data<double>(), Contains("is in the memory of emu") && Contains("to(cpu)"));
+TEST_CASE("nothing is copied between devices unless asked for", "[device]") {
+  const Tensor here = counted({2, 2}), there = here.to(test_device());
+  CHECK_THROWS_WITH(add(here, there), Contains("add") && Contains("cpu") && Contains(name_of(test_device())));
+  CHECK_THROWS_WITH(there.data<double>(),
+                    Contains(fmt::format("is in the memory of {}", name_of(test_device()))) && Contains("to(cpu)"));
   Tensor target = here.clone();
-  CHECK_THROWS_WITH(target.copy_from(there), Contains("in the memory of emu"));
+  CHECK_THROWS_WITH(target.copy_from(there), Contains(fmt::format("in the memory of {}", name_of(test_device()))));
   Tensor target_there = there.clone();
   CHECK_THROWS_WITH(target_there.copy_from(here), Contains("in the memory of cpu"));
   CHECK_THROWS_WITH(apply(HostOnly(), {there}), Contains("host_only runs on the CPU only"));
@@ -105,7 +108,7 @@ TEST_CASE("devices have names, and a reason when they cannot be used") {
     CHECK_THROWS_WITH(Tensor({1}, DType::float32, Device::cuda), Contains("the device cuda cannot be used"));
 }
 
-TEST_CASE("a step of an optimiser on the emulator is one on the CPU", "[emu]") {
+TEST_CASE("a step of an optimiser on a device is one on the CPU", "[device]") {
   const DType dtype = GENERATE(DType::float32, DType::float64);
   const Shape shape{7, 333};
   const auto drawn = [&](uint64_t seed) { return Random(seed).normal_tensor(shape, dtype); };
@@ -117,7 +120,7 @@ TEST_CASE("a step of an optimiser on the emulator is one on the CPU", "[emu]") {
   const auto check = [&](const auto& step) {
     for (const bool flag : {false, true}) {
       std::vector<Tensor> here = {drawn(1), drawn(2), drawn(3), squared()}, there;
-      for (const Tensor& t : here) there.push_back(t.to(Device::emu));
+      for (const Tensor& t : here) there.push_back(t.to(test_device()));
       step(here, flag), step(there, flag);
       for (size_t k = 0; k < here.size(); k++) {
         const std::vector<double> expected = here[k].to(DType::float64).to_vector<double>(),

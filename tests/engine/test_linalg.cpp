@@ -11,8 +11,10 @@
 #include "engine/gram.h"
 #include "engine/parallel.h"
 #include "temporary_folder.h"
+#include "test_device.h"
 
 using namespace fastntk;
+using test::test_device;
 
 namespace {
 
@@ -311,11 +313,11 @@ TEST_CASE("size zero is a size", "[linalg]") {
   CHECK(dual_gram(Tensor::zeros({0, 5}), Tensor::zeros({2, 5})).shape() == Shape{0, 2});
 }
 
-TEST_CASE("a factor on the emulator solves there as that of the host does, and names the same pivot", "[emu]") {
+TEST_CASE("a factor on a device solves there as that of the host does, and names the same pivot", "[device]") {
   for (const int64_t n : {1, 7, 70, 300}) {
     const Matrix a = random_definite(n, 1e3, 11);
     const Cholesky here(SymmetricMatrix::from(tensor_of(a)), 0.1),
-        there(SymmetricMatrix::from(tensor_of(a)), 0.1, Device::emu);
+        there(SymmetricMatrix::from(tensor_of(a)), 0.1, test_device());
     CHECK(there.one_norm() == here.one_norm());
     const Tensor b = tensor_of(random_matrix(n, 3, 12));
     CHECK(relative_error(matrix_of(there.solve(b)), matrix_of(here.solve(b))) <= 1e-12);
@@ -326,30 +328,30 @@ TEST_CASE("a factor on the emulator solves there as that of the host does, and n
     CHECK(there.condition_estimate() == Approx(here.condition_estimate()));
     CHECK(there.size() == n);
     CHECK_THROWS_WITH(there.solve(Tensor::zeros({n + 1}, DType::float64)), Catch::Contains("Cholesky::solve needs"));
-    CHECK_THROWS_WITH(there.factor(), Catch::Contains("is on the device emu"));
+    CHECK_THROWS_WITH(there.factor(), Catch::Contains(fmt::format("is on the device {}", name_of(test_device()))));
   }
   Matrix indefinite = Matrix::Identity(9, 9);
   indefinite(4, 4) = -1;
-  CHECK_THROWS_WITH(Cholesky(SymmetricMatrix::from(tensor_of(indefinite)), 0, Device::emu),
+  CHECK_THROWS_WITH(Cholesky(SymmetricMatrix::from(tensor_of(indefinite)), 0, test_device()),
                     Catch::Contains("pivot 5 is not positive"));
 }
 
-TEST_CASE("rows are added on the emulator, those of the host as well, also after an interruption", "[emu]") {
+TEST_CASE("rows are added on a device, those of the host as well, also after an interruption", "[device]") {
   const int64_t m = 2500, P = GENERATE(33, 1100), R = 2;
   const Matrix j = random_matrix(m, P, 21), r = random_matrix(m, R, 22);
-  GramAccumulator accumulator(P, R, Device::emu);
+  GramAccumulator accumulator(P, R, test_device());
   const auto part = [](const Matrix& x, int64_t from, int64_t to) { return tensor_of(x.middleRows(from, to - from)); };
-  accumulator.add(part(j, 0, 2100).to(Device::emu), part(r, 0, 2100));
+  accumulator.add(part(j, 0, 2100).to(test_device()), part(r, 0, 2100));
   accumulator.add(part(j, 2100, 2110), part(r, 2100, 2110));
   const TemporaryFolder folder;
   AtomicFile state(folder / "state");
   accumulator.save_state(state);
   state.commit();
   const auto last = [&](GramAccumulator sums) {
-    sums.add(part(j, 2110, m).to(Device::emu), part(r, 2110, m));
+    sums.add(part(j, 2110, m).to(test_device()), part(r, 2110, m));
     return std::move(sums).finish();
   };
-  GramAccumulator resumed(P, R, Device::emu);
+  GramAccumulator resumed(P, R, test_device());
   const InputFile file(folder / "state");
   CHECK(file.size() == static_cast<int64_t>(resumed.state_bytes()));
   resumed.load_state(file, 0);
@@ -363,9 +365,9 @@ TEST_CASE("rows are added on the emulator, those of the host as well, also after
 
   Matrix broken = j.topRows(3);
   broken(2, 5) = std::numeric_limits<double>::quiet_NaN();
-  GramAccumulator other(P, 0, Device::emu);
-  other.add(part(j, 0, 4).to(Device::emu));
-  CHECK_THROWS_WITH(other.add(tensor_of(broken).to(Device::emu)), Catch::Contains("row 6, column 5 of the Jacobian"));
-  CHECK_THROWS_WITH(GramAccumulator(P, 0).add(part(j, 0, 4).to(Device::emu)),
-                    Catch::Contains("on the device cpu was given rows of emu"));
+  GramAccumulator other(P, 0, test_device());
+  other.add(part(j, 0, 4).to(test_device()));
+  CHECK_THROWS_WITH(other.add(tensor_of(broken).to(test_device())), Catch::Contains("row 6, column 5 of the Jacobian"));
+  CHECK_THROWS_WITH(GramAccumulator(P, 0).add(part(j, 0, 4).to(test_device())),
+                    Catch::Contains(fmt::format("on the device cpu was given rows of {}", name_of(test_device()))));
 }

@@ -5,8 +5,10 @@
 #include <cmath>
 
 #include "engine/parallel.h"
+#include "test_device.h"
 
 using namespace fastntk;
+using test::test_device;
 
 TEST_CASE("Philox4x32-10 gives the known answers of Random123") {
   using Block = std::array<uint32_t, 4>;
@@ -111,18 +113,18 @@ TEST_CASE("random tensors hold the numbers of their counters, for any number of 
   CHECK_THROWS_WITH(random.dropout_mask({3}, 1, 0), Catch::Contains("a rate in [0, 1)"));
 }
 
-TEST_CASE("a device makes the random bits of the CPU by itself", "[emu]") {
+TEST_CASE("a device makes the random bits of the CPU by itself", "[device]") {
   const Random random(uint64_t{5} << 40 | 3, uint64_t{6} << 40 | 2);
   const Shape shape{37, 21};
   for (const DType dtype : {DType::float32, DType::float64}) {
     const auto values = [&](const Tensor& t) { return t.to(Device::cpu).to(DType::float64).to_vector<double>(); };
-    const Tensor there = random.uniform_tensor(shape, dtype, Device::emu);
-    CHECK(there.device() == Device::emu);
+    const Tensor there = random.uniform_tensor(shape, dtype, test_device());
+    CHECK(there.device() == test_device());
     CHECK(values(there) == values(random.uniform_tensor(shape, dtype)));
-    CHECK(values(random.dropout_mask(shape, 0.3, int64_t{1} << 40, dtype, Device::emu)) ==
+    CHECK(values(random.dropout_mask(shape, 0.3, int64_t{1} << 40, dtype, test_device())) ==
           values(random.dropout_mask(shape, 0.3, int64_t{1} << 40, dtype)));
     const auto here = values(random.normal_tensor(shape, dtype)),
-               normal = values(random.normal_tensor(shape, dtype, Device::emu));
+               normal = values(random.normal_tensor(shape, dtype, test_device()));
     const double rounding = dtype == DType::float32 ? 1e-6 : 1e-14;
     for (size_t i = 0; i < here.size(); i++) REQUIRE(std::abs(here[i] - normal[i]) <= rounding * std::abs(here[i]));
   }

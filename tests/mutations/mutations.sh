@@ -87,8 +87,12 @@ try() {
   done
   command=$(grep -F -- " -o tests/tests_engine " "$work/commands")
   command=${command/ -o tests\/tests_engine / -Wl,--allow-multiple-definition ${objects[*]} -o $folder/tests }
-  (cd "$build" && eval "$command") > "$folder/log" 2>&1
-  if (cd "$folder" && ulimit -c 0 && timeout 600 ./tests "[emu]" --abort > log 2>&1); then
+  # Never the mutant's doing: a full disk, say.
+  if ! (cd "$build" && eval "$command") > "$folder/log" 2>&1; then
+    tail -n 3 "$folder/log" >&2
+    return 255  # xargs stops
+  fi
+  if (cd "$folder" && ulimit -c 0 && timeout 600 ./tests "[device]" -w NoTests --abort > log 2>&1); then
     echo "survived	$what"
   else
     echo "noticed	$what"
@@ -103,6 +107,7 @@ files=("$@")
 for file in "${files[@]}"; do
   while read -r mutant; do echo "$file $mutant"; done < <(mutants_of "$kernels/$file")
 done > "$work/mutants"
+[[ -s $work/mutants ]] || { echo "mutations.sh: there is no device code to mutate in: ${files[*]}" >&2; exit 2; }
 # Nothing is shown by tests that fail of themselves: with a change that changes nothing they must pass.
 read -r first _ < "$work/mutants"
 [[ $(try "$first" 1 none 1) == survived* ]] || { echo "mutations.sh: the tests of the kernels fail without a mutation" >&2; exit 1; }

@@ -24,6 +24,7 @@ struct Blas {
   cublasHandle_t handle = nullptr;
 
   Blas() {
+    release_cached_memory(Device::cuda);  // the library's own memory is not from our cache
     check(FASTNTK_FIND(library, cublasCreate)(&handle));
     check(FASTNTK_FIND(library, cublasSetStream)(handle, stream()));
     check(FASTNTK_FIND(library, cublasSetAtomicsMode)(handle, CUBLAS_ATOMICS_NOT_ALLOWED));

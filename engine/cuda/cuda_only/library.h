@@ -14,9 +14,13 @@ class Library {
   /// By its name with the major version, such as "libcublas.so.13": where the loader finds it, else where it was when
   /// this program was built. It stays loaded. Error if it is not there.
   explicit Library(std::string name) : name_(std::move(name)) {
-    handle_ = dlopen(name_.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (!handle_) handle_ = dlopen((FASTNTK_CUDA_LIBRARIES "/" + name_).c_str(), RTLD_NOW | RTLD_LOCAL);
-    require(handle_ != nullptr, "the CUDA library {} cannot be loaded: {}", name_, handle_ ? "" : dlerror());
+    std::string reasons;
+    for (const std::string& path : {name_, FASTNTK_CUDA_LIBRARIES "/" + name_}) {
+      handle_ = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+      if (handle_) break;
+      reasons += (reasons.empty() ? "" : "; ") + std::string(dlerror());
+    }
+    require(handle_ != nullptr, "the CUDA library {} cannot be loaded: {}", name_, reasons);
   }
   template <class Function>
   Function* find(const char* symbol) const {

@@ -103,13 +103,29 @@ std::string reason_unavailable() {
   return fmt::format("the CUDA runtime says: {} ({})", cudaGetErrorString(status), cudaGetErrorName(status));
 }
 
+namespace {
+
+cudaDeviceProp properties_of(int gpu) {
+  cudaDeviceProp p{};
+  check(cudaGetDeviceProperties(&p, gpu), "asking a GPU what it is");
+  return p;
+}
+
+}  // namespace
+
+std::string model() {
+  int gpu = 0;
+  check(cudaGetDevice(&gpu), "asking which GPU is in use");
+  const cudaDeviceProp p = properties_of(gpu);
+  return fmt::format("{} {}.{}", p.name, p.major, p.minor);
+}
+
 std::vector<std::string> describe() {
   int count = 0;
   check(cudaGetDeviceCount(&count), "counting GPUs");
   std::vector<std::string> lines;
   for (int i = 0; i < count; i++) {
-    cudaDeviceProp p{};
-    check(cudaGetDeviceProperties(&p, i), "asking a GPU what it is");
+    const cudaDeviceProp p = properties_of(i);
     lines.push_back(fmt::format("GPU {}: {}, {:.1f} GiB, {} multiprocessors, compute capability {}.{}", i, p.name,
                                 static_cast<double>(p.totalGlobalMem) / (1 << 30), p.multiProcessorCount, p.major,
                                 p.minor));

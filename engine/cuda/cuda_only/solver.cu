@@ -27,6 +27,7 @@ struct Solver {
   cusolverDnParams_t parameters = nullptr;
 
   Solver() {
+    release_cached_memory(Device::cuda);  // the library's own memory is not from our cache
     check(FASTNTK_FIND(library, cusolverDnCreate)(&handle), "making a handle of cuSOLVER");
     check(FASTNTK_FIND(library, cusolverDnSetStream)(handle, stream()), "giving cuSOLVER a stream");
     check(FASTNTK_FIND(library, cusolverDnCreateParams)(&parameters), "making parameters of cuSOLVER");

@@ -1,4 +1,4 @@
-// Whole models on the emulator against the CPU: logits, Jacobian rows, Gram matrices, updates, prepared states.
+// Whole models on a device against the CPU: logits, Jacobian rows, Gram matrices, updates, prepared states.
 #include <catch2/catch.hpp>
 
 #include "datasets/registry.h"
@@ -6,6 +6,7 @@
 #include "engine/precision.h"
 #include "models/small_vit.h"
 #include "temporary_folder.h"
+#include "test_device.h"
 #include "training/gradient.h"
 #include "unlearn/fast_ntk.h"
 #include "unlearn/jacobian.h"
@@ -15,6 +16,7 @@
 #include "unlearn/small_state.h"
 
 using namespace fastntk;
+using test::test_device;
 
 namespace {
 
@@ -25,14 +27,14 @@ double difference(const Tensor& got, const Tensor& expected) {
 }
 
 // Everything that unlearning asks of a model before it solves.
-void check_on_emulator(Module& model, const std::string& parameters, const Tensor& inputs, double allowed) {
+void check_on_device(Module& model, const std::string& parameters, const Tensor& inputs, double allowed) {
   const Subset subset = choose(model, parameters);
   const Jacobian here = jacobian(model, subset, inputs);
   const Tensor gram = dual_gram(here.rows, here.rows);
   const Tensor direction = Random(4).normal_tensor({subset.size()}, inputs.dtype());
   const DirectionalDerivative along = directional_derivative(model, subset, inputs, direction);
-  model.to(Device::emu);
-  const Tensor there = inputs.to(Device::emu);
+  model.to(test_device());
+  const Tensor there = inputs.to(test_device());
   const Jacobian j = jacobian(model, subset, there);
   // Inputs of the host go to the model, and what comes of them comes back.
   const Jacobian back = jacobian(model, subset, inputs);
@@ -41,36 +43,36 @@ void check_on_emulator(Module& model, const std::string& parameters, const Tenso
   CHECK(same_bits(predict(model, inputs), predict(model, there).to(Device::cpu)));
   CHECK(same_bits(directional_derivative(model, subset, inputs, direction).derivative,
                   directional_derivative(model, subset, there, direction).derivative.to(Device::cpu)));
-  CHECK(j.rows.device() == Device::emu);
+  CHECK(j.rows.device() == test_device());
   CHECK(difference(j.logits, here.logits) <= allowed);
   CHECK(difference(j.rows, here.rows) <= allowed);
   CHECK(difference(dual_gram(j.rows, j.rows), gram) <= allowed);
   CHECK(difference(dual_gram(j.rows).dense(), gram) <= allowed);
   CHECK(difference(predict(model, there), here.logits) <= allowed);
-  CHECK(difference(directional_derivative(model, subset, there, direction.to(Device::emu)).derivative,
+  CHECK(difference(directional_derivative(model, subset, there, direction.to(test_device())).derivative,
                    along.derivative) <= allowed);
 }
 
 }  // namespace
 
-TEST_CASE("a ResNet-20 gives on the emulator what it gives on the CPU, for garments", "[emu]") {
+TEST_CASE("a ResNet-20 gives on a device what it gives on the CPU, for garments", "[device]") {
   const DType dtype = GENERATE(DType::float64, DType::float32);
   Model model = make_model({.architecture = "resnet20", .classes = 10, .channels = 1, .options = {{"width", "4"}}}, 3);
   model->to(dtype);
   const Dataset garments = load_dataset("fashion-mnist");
   const Tensor inputs = scale(garments.images().slice(0, 0, 2).to(dtype), 1 / 255.0).value;
-  check_on_emulator(*model, "bn+head", inputs, dtype == DType::float64 ? 1e-12 : 1e-5);
+  check_on_device(*model, "bn+head", inputs, dtype == DType::float64 ? 1e-12 : 1e-5);
 }
 
-TEST_CASE("a vision transformer gives on the emulator what it gives on the CPU", "[emu]") {
+TEST_CASE("a vision transformer gives on a device what it gives on the CPU", "[device]") {
   Model model = small_vit({{"prompts", "2"}, {"lora", "2"}});
-  check_on_emulator(*model, "all", small_images(2), 1e-12);
+  check_on_device(*model, "all", small_images(2), 1e-12);
 }
 
-TEST_CASE("products with rows on the emulator are those of rows on the host", "[emu]") {
+TEST_CASE("products with rows on a device are those of rows on the host", "[device]") {
   const LinearisedSet here = random_set(300, 3, 17, 2);
   LinearisedSet there = here;
-  there.rows = here.rows.to(Device::emu);
+  there.rows = here.rows.to(test_device());
   const Positions some = {0, 1, 5, 100, 280, 299}, all = all_positions(300);
   const Tensor v = Random(3).normal_tensor({17}, DType::float64);
   for (const Positions& s : {some, all, Positions{}}) {
@@ -88,7 +90,7 @@ TEST_CASE("products with rows on the emulator are those of rows on the host", "[
   }
 }
 
-TEST_CASE("every update rule gives with rows on the emulator what it gives with rows on the host", "[emu]") {
+TEST_CASE("every update rule gives with rows on a device what it gives with rows on the host", "[device]") {
   const std::string loss_name = GENERATE(as<std::string>{}, "mse", "ce");
   const Loss& loss = find_loss(loss_name);
   Model model = make_model({.architecture = "resnet20", .classes = 4, .channels = 1, .options = {{"width", "4"}}}, 3);
@@ -114,7 +116,7 @@ TEST_CASE("every update rule gives with rows on the emulator what it gives with 
       loss_name == "ce" ? Representation::primal : GENERATE(Representation::primal, Representation::dual);
   const std::vector<Tensor> here = updates(representation);
   const double objective_here = objective(*model, subset, data, loss, 2, theta0).value();
-  model->to(Device::emu);
+  model->to(test_device());
   const std::vector<Tensor> there = updates(representation);
   REQUIRE(there.size() == here.size());
   for (size_t i = 0; i < here.size(); i++) {
@@ -124,12 +126,12 @@ TEST_CASE("every update rule gives with rows on the emulator what it gives with 
   CHECK(objective(*model, subset, data, loss, 2, theta0).value() == Approx(objective_here).epsilon(1e-12));
 }
 
-TEST_CASE("a state prepared on the emulator serves the requests that one of the CPU serves", "[emu]") {
+TEST_CASE("a state prepared on a device serves the requests that one of the CPU serves", "[device]") {
   const std::string loss = GENERATE(as<std::string>{}, "mse", "ce");
   const TemporaryFolder folder;
   const test::SmallState s;
   Prepared here = s.prepare(folder / "here", 1000, loss);
-  s.model->to(Device::emu);
+  s.model->to(test_device());
   Prepared there = s.prepare(folder / "there", 1000, loss);
   const Tensor expected = here.forget({3, 11}).theta;
   const RequestRecord r = there.forget({3, 11});
@@ -137,14 +139,15 @@ TEST_CASE("a state prepared on the emulator serves the requests that one of the 
   CHECK(r.linearisation_error > 0);
   const Prepared::Recomputed again = there.recompute(1, s.samples);
   CHECK(again.difference <= again.bound);
-  CHECK_THROWS_WITH(Prepared::open(folder / "there", Journal::Access::read),
-                    Catch::Contains("was prepared with") && Catch::Contains("by the device emu"));
-  CHECK_THROWS_WITH(Prepared::open(folder / "here", Journal::Access::read, Device::emu),
-                    Catch::Contains("by the device emu"));
-  CHECK(same_bits(Prepared::open(folder / "there", Journal::Access::read, Device::emu).theta_after(1), r.theta));
+  CHECK_THROWS_WITH(
+      Prepared::open(folder / "there", Journal::Access::read),
+      Catch::Contains("was prepared with") && Catch::Contains(fmt::format("by the device {}", name_of(test_device()))));
+  CHECK_THROWS_WITH(Prepared::open(folder / "here", Journal::Access::read, test_device()),
+                    Catch::Contains(fmt::format("by the device {}", name_of(test_device()))));
+  CHECK(same_bits(Prepared::open(folder / "there", Journal::Access::read, test_device()).theta_after(1), r.theta));
 }
 
-TEST_CASE("every kind of kernel is made on the emulator, and is that of the CPU", "[emu]") {
+TEST_CASE("every kind of kernel is made on a device, and is that of the CPU", "[device]") {
   // Batch norm and a classifier in factors, more than a tile of rows.
   Model model = make_model({.architecture = "resnet20", .classes = 4, .channels = 1, .options = {{"width", "4"}}}, 3);
   const DType dtype = GENERATE(DType::float64, DType::float32);
@@ -173,7 +176,7 @@ TEST_CASE("every kind of kernel is made on the emulator, and is that of the CPU"
     return computation.gram(targets);
   };
   const Gram gram = primal({});
-  model->to(Device::emu);
+  model->to(test_device());
   for (size_t i = 0; i < cases.size(); i++) {
     INFO("case " << i);
     CHECK(difference(ntk(*model, subset, inputs, cases[i].first, cases[i].second).dense(), here[i]) <= allowed);
@@ -197,7 +200,7 @@ TEST_CASE("every kind of kernel is made on the emulator, and is that of the CPU"
   CHECK_THROWS_WITH(ntk(*model, subset, broken(inputs)), Catch::Contains("row 20, column"));
 }
 
-TEST_CASE("layers multiply in TF32 on a GPU where that is asked for by name", "[emu]") {
+TEST_CASE("layers multiply in TF32 on a GPU where that is asked for by name", "[device]") {
   struct Tf32 {
     Tf32() { set_linear_precision(Precision::tf32); }
     ~Tf32() { set_linear_precision(Precision::float32); }
@@ -205,23 +208,23 @@ TEST_CASE("layers multiply in TF32 on a GPU where that is asked for by name", "[
   Model model = make_model({.architecture = "resnet20", .classes = 4, .channels = 1, .options = {{"width", "4"}}}, 3);
   const Tensor inputs = random_samples(3, {8, 8, 1}, 4, 5, DType::float32).inputs;
   const Subset subset = choose(*model, "bn+head");
-  model->to(Device::emu);
-  const Tensor rows = jacobian(*model, subset, inputs.to(Device::emu)).rows, gram = dual_gram(rows).dense();
+  model->to(test_device());
+  const Tensor rows = jacobian(*model, subset, inputs.to(test_device())).rows, gram = dual_gram(rows).dense();
   const Tensor logits = predict(*model, inputs);
-  const std::string arithmetic = row_arithmetic(Device::emu);
+  const std::string arithmetic = row_arithmetic(test_device());
   {
     const Tf32 scope;
     // Rounded to 11 bits: worse than float32, better than bfloat16. (Rows jump where a rectifier changes its mind.)
     const double off = difference(predict(*model, inputs), logits);
     CHECK(off > 1e-5);
     CHECK(off < 1e-2);
-    CHECK(row_arithmetic(Device::emu) != arithmetic);
+    CHECK(row_arithmetic(test_device()) != arithmetic);
     CHECK(same_bits(dual_gram(rows).dense(), gram));  // products of rows keep their precision
     model->to(Device::cpu);
     CHECK_THROWS_WITH(predict(*model, inputs), Catch::Contains("products in tf32 are for GPUs"));
   }
   model->to(DType::float64);
-  model->to(Device::emu);
+  model->to(test_device());
   const Tensor exact = predict(*model, inputs.to(DType::float64));
   const Tf32 scope;
   CHECK(same_bits(predict(*model, inputs.to(DType::float64)), exact));

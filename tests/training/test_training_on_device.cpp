@@ -1,13 +1,15 @@
-// Training on the emulator against training on the CPU.
+// Training on a device against training on the CPU.
 #include <catch2/catch.hpp>
 #include <cmath>
 
 #include "models/registry.h"
+#include "test_device.h"
 #include "training/curvature.h"
 #include "training/small_training.h"
 #include "training/trainer.h"
 
 using namespace fastntk;
+using test::test_device;
 
 namespace {
 
@@ -41,7 +43,7 @@ void check_close(const std::vector<double>& got, const std::vector<double>& expe
 
 }  // namespace
 
-TEST_CASE("training on the emulator goes where it goes on the CPU", "[emu]") {
+TEST_CASE("training on a device goes where it goes on the CPU", "[device]") {
   const std::string optimiser = GENERATE(as<std::string>{}, "sgd", "adam", "adamw");
   const bool whole = GENERATE(true, false);
   CAPTURE(optimiser, whole);
@@ -54,20 +56,20 @@ TEST_CASE("training on the emulator goes where it goes on the CPU", "[emu]") {
     return std::pair(contents(*model), result.epoch_loss);
   };
   const auto [here, loss_here] = trained(Device::cpu);
-  const auto [there, loss_there] = trained(Device::emu);
+  const auto [there, loss_there] = trained(test_device());
   // Adam divides by the root of what may be a rounding error.
   check_close(there, here, optimiser == "sgd" ? 1e-11 : 1e-7);
   check_close(loss_there, loss_here, optimiser == "sgd" ? 1e-11 : 1e-7);
 }
 
-TEST_CASE("products with second derivatives on the emulator are those of the CPU", "[emu]") {
+TEST_CASE("products with second derivatives on a device are those of the CPU", "[device]") {
   Model model = double_resnet();
   const Subset subset = choose(*model, "bn+head");
   const Tensor v = Random(3).normal_tensor({2, subset.size()}, DType::float64);
   const Loss& loss = find_loss("ce");
   const std::vector<double> curved = hvp(*model, subset, double_samples(), loss, v).to_vector<double>(),
                             linear = ggn_vp(*model, subset, double_samples(), loss, v).to_vector<double>();
-  model->to(Device::emu);
+  model->to(test_device());
   check_close(hvp(*model, subset, double_samples(), loss, v).to_vector<double>(), curved, 1e-12);
   check_close(ggn_vp(*model, subset, double_samples(), loss, v).to_vector<double>(), linear, 1e-12);
 }

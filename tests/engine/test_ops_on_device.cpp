@@ -1,14 +1,14 @@
-// Every op on the emulator, and on a GPU where there is one, against the CPU: value, jvp and vjp at the points of the
+// Every op on the emulator, or on a GPU, against the CPU: value, jvp and vjp at the points of the
 // sample database.
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstdio>
 
 #include "engine/device.h"
 #include "engine/draw.h"
 #include "engine/emu/block.h"
 #include "engine/op_checks.h"
 #include "engine/tape.h"
+#include "test_device.h"
 
 using namespace fastntk;
 using namespace fastntk::test;
@@ -93,32 +93,18 @@ std::vector<Case> cases(const Sample& sample, size_t number) {
   return {{all, Layout::contiguous, 0, DType::float64}, {all, views[number % 3], 3, DType::float32}};
 }
 
-void check_all(Device device) {
+}  // namespace
+
+TEST_CASE("every op gives the same on a device as on the CPU, whatever the order of the threads", "[device]") {
   size_t number = 0, orders = 0;
   for (const Sample& sample : all_samples())
     for (const Case& c : cases(sample, number++)) {
       constexpr emu::Schedule schedules[] = {emu::Schedule::reverse, emu::Schedule::shuffled, emu::Schedule::warps};
       emu::set_schedule(schedules[orders++ % 3]);
-      const std::string wrong = compare(sample, c, device);
+      const std::string wrong = compare(sample, c, test_device());
       INFO(sample.op << " (" << sample.note << "), " << name_of(c.layout) << ", K = " << c.stack << ", "
                      << fastntk::name_of(c.dtype) << ": " << wrong);
       CHECK(wrong.empty());
     }
   emu::set_schedule(emu::Schedule::forward);
-}
-
-}  // namespace
-
-TEST_CASE("every op gives the same on the emulator as on the CPU, whatever the order of the threads", "[emu]") {
-  check_all(Device::emu);
-}
-
-// Hidden, because ctest runs it as a test of its own, which it counts as skipped where there is no GPU.
-TEST_CASE("every op gives the same on a GPU as on the CPU", "[.gpu]") {
-  const std::string reason = reason_unavailable(Device::cuda);
-  if (!reason.empty()) {
-    std::printf("skipped: the device cuda cannot be used: %s\n", reason.c_str());
-    return;
-  }
-  check_all(Device::cuda);
 }
