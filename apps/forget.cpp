@@ -12,13 +12,14 @@ namespace fastntk::apps {
 namespace {
 
 constexpr int64_t affected_shown = 10;  // by a dry run
+constexpr int64_t no_label = -1;
 
 struct Flags {
   Common common;
   DataFlags data{.name = "fashion-mnist", .rules = "30000-59999 per-class:100"};
   std::string model, state, output, page, key, ids, ids_file, where, subset, loss = "mse", rank;
   double l2 = 0;
-  int64_t label = -1;
+  int64_t label = no_label;
   bool dry_run = false, compact = false, purge = false;
 };
 
@@ -66,7 +67,8 @@ void run_prepare(const Flags& f, const CLI::App& command) {
   const JacobianOptions sweeps{.memory = parse_bytes(f.common.memory)};
   if (!f.rank.empty()) {
     const Rank rank = parse_rank(f.rank);
-    const RankRows rows = Prepared::prepare_rank(f.output, checkpoint.model, m, subset, theta0, samples, rank, sweeps);
+    const RankRows rows = Prepared::prepare_rank(f.output, checkpoint.model, m, subset, theta0, samples,
+                                                 finetune_entry(m, "finetune.loss", f.model), rank, sweeps);
     report.results = {{"first", static_cast<double>(rows.first)},
                       {"last", static_cast<double>(rows.last)},
                       {"seconds", clock.seconds()}};
@@ -104,14 +106,14 @@ std::vector<int64_t> chosen_ids(const Flags& f, const Prepared& state) {
                               Tensor::from<int64_t>({n}, state.labels()), state.checkpoint().model.config.classes)
                           .with_ids(state.ids());
   const Dataset present = all.subset(state.present());
-  std::vector<std::string> rules;
-  if (!f.ids.empty()) rules.push_back("ids:" + f.ids);
-  if (!f.ids_file.empty()) rules.push_back("ids-file:" + f.ids_file);
-  if (f.label >= 0) rules.push_back(fmt::format("class:{}", f.label));
-  if (!f.where.empty()) rules.push_back(f.where);
+  std::vector<Split> rules;
+  if (!f.ids.empty()) rules.push_back(Split::parse("ids:" + f.ids));
+  if (!f.ids_file.empty()) rules.push_back(Split::ids_in_file(f.ids_file));
+  if (f.label != no_label) rules.push_back(Split::parse(fmt::format("class:{}", f.label)));
+  if (!f.where.empty()) rules.push_back(Split::parse(f.where));
   require_usage(rules.size() == 1, "one of --ids, --ids-file, --class and --where says what to forget, got {} of them",
                 rules.size());
-  return Split::parse(rules[0]).select(present, f.common.seed).ids();
+  return rules[0].select(present, f.common.seed).ids();
 }
 
 void run_forget(const Flags& f, const CLI::App& command) {
@@ -125,20 +127,25 @@ void run_forget(const Flags& f, const CLI::App& command) {
     opened = Prepared::open(f.state, f.dry_run ? Journal::Access::read : Journal::Access::write, device_of(f.common));
   });
   Prepared& state = *opened;
-  const bool chooses = !f.ids.empty() || !f.ids_file.empty() || f.label >= 0 || !f.where.empty();
+  const bool chooses = !f.ids.empty() || !f.ids_file.empty() || f.label != no_label || !f.where.empty();
   if (f.compact) {
     require_usage(!f.dry_run && !f.purge && !chooses, "--compact is a request of its own, without samples to forget");
+    require_usage(f.output.empty() && f.page.empty() && f.key.empty(),
+                  "--compact changes no weights and makes no record: -o, --html and --sign do not go with it");
     const bool folded = state.compact();
     fmt::print("{}, {}\n", folded ? "rows that left are folded into a new factor" : "nothing to fold",
                format_duration(clock.seconds()));
     return finish(report, f.common);
   }
   require_usage(!f.purge || !f.dry_run, "--purge cannot be tried by a --dry-run: what it removes is gone");
+  require_usage(!f.dry_run || (f.output.empty() && f.key.empty()),
+                "a --dry-run has no new weights and no record: -o and --sign do not go with it");
   RequestOptions options{.dry_run = f.dry_run,
                          .most_affected = f.dry_run ? affected_shown : 0,
                          .command = report.command,
                          .phases = {opening},
-                         .key = key ? &*key : nullptr};
+                         .key = key ? &*key : nullptr,
+                         .jacobian = {.memory = parse_bytes(f.common.memory)}};
   RequestRecord r;
   if (chooses || !f.purge) {
     r = state.forget(chosen_ids(f, state), options);
@@ -188,7 +195,7 @@ void add_forget(CLI::App& app) {
   c->add_option("state", f->state, "folder made by `fastntk prepare`")->required();
   c->add_option("--ids", f->ids, "ids and ranges, e.g. 1,5,9-12");
   c->add_option("--ids-file", f->ids_file, "the same from a file");
-  c->add_option("--class", f->label, "all that are left of a class");
+  c->add_option("--class", f->label, "all that are left of a class")->check(CLI::NonNegativeNumber);
   c->add_option("--where", f->where, "rules that choose among those left: 'class:9 first:3', random:0.1, …");
   c->add_flag("--dry-run", f->dry_run, "say what would change; write nothing to the state");
   c->add_flag("--compact", f->compact, "instead: fold the rows that left into a new factor");

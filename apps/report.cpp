@@ -28,6 +28,10 @@ Samples test_samples(const Flags& f, const Prepared& state, const Positions& for
   for (const int64_t i : retained) gone[static_cast<size_t>(state.labels()[static_cast<size_t>(i)])] = false;
   const Dataset test = load_samples(data_flags_of({f.data.name, f.test_rules}, state), f.common, Part::test);
   const auto labels = test.labels().to_vector<int64_t>();
+  for (const int64_t label : labels)
+    require_usage(label < static_cast<int64_t>(gone.size()),
+                  "the model has {} classes, and the test samples have the class {}: choose others by --test-samples",
+                  gone.size(), label);
   std::vector<int64_t> kept;
   for (size_t i = 0; i < labels.size(); i++)
     if (!gone[static_cast<size_t>(labels[i])]) kept.push_back(static_cast<int64_t>(i));

@@ -61,10 +61,12 @@ void check_state(const Flags& f, const RecordFile& record, Report& report) {
                     {"condition", v.condition}};
   if (f.replay) {
     const WorkFolder work(f.work.empty() ? fs::temp_directory_path().string() : f.work);
-    replay_record(record, state, samples_at(f.data, f.common, state, state.present_after(0)), work.path() + "/state",
-                  options);
-    fmt::print("entry {} replayed from all {} samples: every field of its result is the same bit for bit\n",
-               record.entry, state.ids().size());
+    const size_t prepared = state.present_after(0).size();
+    replay_record(record, state, samples_at(f.data, f.common, state, all_positions(std::ssize(state.ids()))),
+                  work.path() + "/state", options);
+    fmt::print(
+        "entry {} replayed from the {} samples that were prepared: every field of its result is the same bit for bit\n",
+        record.entry, prepared);
   }
 }
 
@@ -75,6 +77,7 @@ void run_verify(const Flags& f, const CLI::App& command) {
       !f.state.empty() || !f.public_key.empty(),
       "--state says where the weights are to be checked, --public-key whose signature; one of them is needed");
   require_usage(!f.state.empty() || !f.replay, "--replay needs --state");
+  require_usage(f.replay || f.work.empty(), "--work is where --replay computes, which was not asked for");
   require_usage(f.rows >= 0 || command.count("--rows") == 0, "--rows must be 0 or more, got {}", f.rows);
   const RecordFile record = read_record(f.record);
   std::optional<SignatureKey> key;

@@ -223,6 +223,12 @@ std::shared_ptr<SplitRule> parse_random(std::string_view argument, std::string_v
   return std::make_shared<RandomRule>(*fraction, seed);
 }
 
+std::shared_ptr<SplitRule> ids_from_file(const std::string& path) {
+  const std::string text = read_file(path);
+  return std::make_shared<IdsRule>(Ranges::parse(words_of(text, std::string(white_space) + ","), path),
+                                   "ids-file:" + path);
+}
+
 std::shared_ptr<SplitRule> parse_rule(std::string_view rule) {
   if (rule == "all") return std::make_shared<AllRule>();
   if (rule.front() >= '0' && rule.front() <= '9') {
@@ -242,11 +248,7 @@ std::shared_ptr<SplitRule> parse_rule(std::string_view rule) {
     const Ranges ids = parse_list(argument, rule);
     return std::make_shared<IdsRule>(ids, "ids:" + ids.str());
   }
-  if (name == "ids-file") {
-    const std::string text = read_file(std::string(argument));
-    return std::make_shared<IdsRule>(Ranges::parse(words_of(text, std::string(white_space) + ","), argument),
-                                     std::string(rule));
-  }
+  if (name == "ids-file") return ids_from_file(std::string(argument));
   throw UsageError(fmt::format(
       "unknown rule \"{}\"; known are all, class:LIST, FIRST-LAST, ids:LIST, ids-file:PATH, first:N, per-class:N and "
       "random:FRACTION",
@@ -259,6 +261,12 @@ Split Split::parse(std::string_view text) {
   Split split;
   for (const std::string_view rule : words_of(text, white_space)) split.rules_.push_back(parse_rule(rule));
   require_usage(!split.rules_.empty(), "a rule that chooses samples was expected, e.g. all, class:9 or random:0.1");
+  return split;
+}
+
+Split Split::ids_in_file(const std::string& path) {
+  Split split;
+  split.rules_.push_back(ids_from_file(path));
   return split;
 }
 

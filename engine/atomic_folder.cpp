@@ -55,10 +55,7 @@ AtomicFolder::AtomicFolder(std::string path) : path_(without_slash(std::move(pat
       close(descriptor_);
       throw;
     }
-    struct stat opened {};
-    struct stat named {};
-    same = fstat(descriptor_, &opened) == 0 && stat(partial_.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
-           opened.st_dev == named.st_dev;
+    same = leads_to(partial_, descriptor_);
     if (!same) close(std::exchange(descriptor_, -1));
   }
   try {

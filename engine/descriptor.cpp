@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -58,6 +59,28 @@ void lock_for_writing(int descriptor, const std::string& path) {
   const int reason = try_lock(descriptor);
   if (reason == EWOULDBLOCK) fail("cannot write {}: another process is writing it", path);
   if (reason != 0) fail("cannot write {}: {}", path, std::strerror(reason));
+}
+
+bool leads_to(const std::string& name, int descriptor) {
+  struct stat opened {};
+  struct stat named {};
+  return fstat(descriptor, &opened) == 0 && stat(name.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
+         opened.st_dev == named.st_dev;
+}
+
+int open_locked(const std::string& name, const std::string& path, int flags) {
+  for (;;) {
+    const int descriptor = open(name.c_str(), flags | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor < 0) fail("cannot write {}: {}", path, std::strerror(errno));
+    try {
+      lock_for_writing(descriptor, path);
+    } catch (...) {
+      close(descriptor);
+      throw;
+    }
+    if (leads_to(name, descriptor)) return descriptor;
+    close(descriptor);
+  }
 }
 
 int try_sync(int descriptor) {

@@ -25,26 +25,13 @@ std::string follow_links(const std::string& path) {
   return error ? path : target.string();
 }
 
-// Opens and locks the partial file. A writer that finishes renames the file that the next one may just have opened, so
-// after locking the name must still lead to the file that was locked.
+// The partial file, empty and locked.
 int open_partial(const std::string& partial, const std::string& path) {
-  for (;;) {
-    const int descriptor = open(partial.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-    if (descriptor < 0) fail("cannot write {}: {}", path, std::strerror(errno));
-    if (const int reason = try_lock(descriptor)) {
-      close(descriptor);
-      if (reason == EWOULDBLOCK) fail("cannot write {}: another process is writing it", path);
-      fail("cannot lock {}: {}", partial, std::strerror(reason));
-    }
-    struct stat opened {};
-    struct stat named {};
-    const bool same = fstat(descriptor, &opened) == 0 && stat(partial.c_str(), &named) == 0 &&
-                      opened.st_ino == named.st_ino && opened.st_dev == named.st_dev;
-    if (same && ftruncate(descriptor, 0) == 0) return descriptor;
-    const int reason = errno;
-    close(descriptor);
-    if (same) fail("cannot write {}: {}", path, std::strerror(reason));
-  }
+  const int descriptor = open_locked(partial, path, O_WRONLY);
+  if (ftruncate(descriptor, 0) == 0) return descriptor;
+  const int reason = errno;
+  close(descriptor);
+  fail("cannot write {}: {}", path, std::strerror(reason));
 }
 
 }  // namespace

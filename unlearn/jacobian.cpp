@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "engine/blas.h"
+#include "engine/cpu/dispatch.h"
 #include "engine/device.h"
 #include "engine/ops/convolution.h"
 #include "engine/parallel.h"
@@ -173,6 +174,32 @@ void head_rows(Tape& tape, const Variable& f, std::span<const Variable> leaves, 
   });
 }
 
+// Bytes of a part of the sweeps at its widest point: what the tape saves; the cotangents of a block's input, its
+// output, a residual and the one being made; the leaves' cotangents; the rows handed out.
+class SweepBytes {
+ public:
+  SweepBytes(const Sizes& sizes, const Subset& subset, DType dtype)
+      : saved_(sizes.saved),
+        layer_(static_cast<double>(sizes.largest) * static_cast<double>(size_of(dtype))),
+        row_(static_cast<double>(subset.size()) * static_cast<double>(size_of(dtype))),
+        rows_(static_cast<double>(sizes.outputs + (sizes.rows < sizes.outputs ? sizes.rows : 0))) {}
+  double layer() const { return layer_; }
+  double operator()(int64_t tile, int64_t classes) const {
+    return static_cast<double>(tile) * (saved_ + static_cast<double>(classes) * (4 * layer_ + row_) + rows_ * row_);
+  }
+
+ private:
+  double saved_, layer_, row_, rows_;
+};
+
+// What the options do not leave to the plan: samples and cotangents of the smallest sweep.
+struct Smallest {
+  int64_t tile, classes;
+};
+Smallest smallest_sweep(const JacobianOptions& options, int64_t samples, int64_t rows) {
+  return {options.tile ? std::min(options.tile, samples) : 1, options.classes ? std::min(options.classes, rows) : 1};
+}
+
 }  // namespace
 
 JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tensor& inputs,
@@ -182,32 +209,22 @@ JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tens
   // One sample through the model says how large its layers are.
   const Tensor sample = inputs.slice(0, 0, 1).to(device);
   const Sizes plain = sizes_of(model, subset, sample, options, false);
-  const double layer = static_cast<double>(plain.largest * static_cast<int64_t>(size_of(inputs.dtype())));
-  const double row = static_cast<double>(subset.size()) * static_cast<double>(size_of(inputs.dtype()));
+  SweepBytes bytes(plain, subset, inputs.dtype());
 
   JacobianPlan plan;
   plan.outputs = plain.outputs, plan.rows = plain.rows;
-  const auto held = static_cast<double>(plan.outputs + (plan.rows < plan.outputs ? plan.rows : 0));
-  // At the widest point of a sweep: the cotangents of a block's input, its output, a residual and the one being made;
-  // the leaves' cotangents; the rows handed out.
-  double saved = plain.saved;
-  const auto bytes = [&](int64_t tile, int64_t classes) {
-    const double stack = static_cast<double>(classes);
-    return static_cast<double>(tile) * (saved + stack * (4 * layer + row) + held * row);
-  };
-  const int64_t least = options.tile ? std::min(options.tile, inputs.extent(0)) : 1;
+  const Smallest least = smallest_sweep(options, inputs.extent(0), plan.rows);
   auto memory = static_cast<double>(options.memory);
   if (memory == 0 && device != Device::cpu)
     memory = device_share * static_cast<double>(device_memory(device).free_bytes());
   const double budget = memory / parts_at_once(device);
-  const int64_t fewest = options.classes ? std::min(options.classes, plan.rows) : 1;
-  plan.recompute = options.recompute == Recompute::always ||
-                   (options.recompute == Recompute::automatic && budget > 0 && bytes(least, fewest) > budget);
-  if (plan.recompute) saved = sizes_of(model, subset, sample, options, true).saved;
+  plan.recompute = options.recompute == Recompute::always || (options.recompute == Recompute::automatic && budget > 0 &&
+                                                              bytes(least.tile, least.classes) > budget);
+  if (plan.recompute) bytes = SweepBytes(sizes_of(model, subset, sample, options, true), subset, inputs.dtype());
   plan.classes = options.classes ? std::min(options.classes, plan.rows) : std::min<int64_t>(plan.rows, 16);
   if (budget > 0 && !options.classes)
-    while (plan.classes > 1 && bytes(least, plan.classes) > budget) plan.classes = (plan.classes + 1) / 2;
-  const double stack_bytes = layer * static_cast<double>(plan.classes);
+    while (plan.classes > 1 && bytes(least.tile, plan.classes) > budget) plan.classes = (plan.classes + 1) / 2;
+  const double stack_bytes = bytes.layer() * static_cast<double>(plan.classes);
   const double samples = device == Device::cpu ? std::max(std::min(few_samples, few_samples_bytes / stack_bytes),
                                                           layer_bytes / stack_bytes)
                                                : device_layer_bytes / stack_bytes;
@@ -219,15 +236,31 @@ JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tens
   plan.tile = std::min(plan.tile, inputs.extent(0));
   plan.bytes_per_thread = static_cast<size_t>(bytes(plan.tile, plan.classes));
   // A tile or a number of classes that was asked for is kept.
-  const double smallest = std::ceil(bytes(least, fewest) * parts_at_once(device));
-  if (budget > 0 && bytes(plan.tile, plan.classes) > budget)
+  if (budget > 0 && bytes(plan.tile, plan.classes) > budget) {
+    const size_t smallest = least_jacobian_memory(model, subset, inputs, options);
     throw UsageError(
         fmt::format("a Jacobian of this model does not fit into {} {}; the smallest budget that does is {} bytes ({})",
                     format_bytes(memory),
                     device == Device::cpu ? fmt::format("on {} threads", thread_count())
                                           : fmt::format("of the device {}", name_of(device)),
-                    static_cast<size_t>(smallest), format_bytes(smallest)));
+                    smallest, format_bytes(static_cast<double>(smallest))));
+  }
   return plan;
+}
+
+size_t least_jacobian_memory(const Module& model, const Subset& subset, const Tensor& inputs,
+                             const JacobianOptions& options) {
+  check_inputs(model, subset, inputs);
+  const Tensor sample = inputs.slice(0, 0, 1).to(model.device());
+  const auto of = [&](bool recompute) {
+    const Sizes sizes = sizes_of(model, subset, sample, options, recompute);
+    const Smallest least = smallest_sweep(options, inputs.extent(0), sizes.rows);
+    return SweepBytes(sizes, subset, inputs.dtype())(least.tile, least.classes);
+  };
+  const double bytes = options.recompute == Recompute::never    ? of(false)
+                       : options.recompute == Recompute::always ? of(true)
+                                                                : std::min(of(false), of(true));
+  return static_cast<size_t>(std::ceil(bytes * parts_at_once(model.device())));
 }
 
 namespace {
@@ -275,6 +308,11 @@ std::string row_arithmetic(Device device) {
   return fmt::format(
       "convolutions {}, linear layers {}{}", convolution_algorithm() == ConvolutionAlgorithm::exact ? "exact" : "fast",
       name_of(linear_precision()), device == Device::cpu ? "" : fmt::format(", by the device {}", name_of(device)));
+}
+
+std::string row_bits(Device device) {
+  return fmt::format("fastntk {} {} {} {} {}", FASTNTK_VERSION, cpu::name_of(cpu::isa()), blas_kernel_set(),
+                     row_arithmetic(device), model_of(device));
 }
 
 Jacobian jacobian(const Module& model, const Subset& subset, const Tensor& inputs, const JacobianOptions& options) {

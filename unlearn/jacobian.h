@@ -39,6 +39,9 @@ struct JacobianPlan {
 };
 JacobianPlan plan_jacobian(const Module& model, const Subset& subset, const Tensor& inputs,
                            const JacobianOptions& options);
+/// The smallest `memory` for which there is a plan.
+size_t least_jacobian_memory(const Module& model, const Subset& subset, const Tensor& inputs,
+                             const JacobianOptions& options);
 
 /// What a sweep hands out: samples [first, first + count), logits [count, C], rows [count, C, P] in the model's type
 /// and in the memory of its device.
@@ -52,6 +55,10 @@ void jacobian_rows(const Module& model, const Subset& subset, const Tensor& inpu
 /// Which algorithms rows are computed by: of convolutions, the precision of linear layers, the device. Rows by others
 /// differ.
 std::string row_arithmetic(Device device = Device::cpu);
+
+/// All that the bits of rows depend on beside model and inputs: version of the program, instruction set, BLAS kernel
+/// set, row_arithmetic, and which GPU.
+std::string row_bits(Device device);
 
 /// logits [n, C] and rows [n, C, P] in the memory of the inputs: row (i, c) is ∂f_c(x_i)/∂θ, columns in the order of
 /// the subset.

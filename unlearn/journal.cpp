@@ -123,13 +123,13 @@ const JournalEntry& Journal::append(JournalEntry entry) {
   entry.hash = hash_of(entry, last_hash());
   const std::string line = line_of(entry);
   require(ftruncate(descriptor_, end_) == 0, "cannot write {}: {}", path_, std::strerror(errno));
-  write_at(descriptor_, path_, end_, std::as_bytes(std::span(line)));
-  if (const int reason = try_sync(descriptor_)) fail("cannot write {} to the disk: {}", path_, std::strerror(reason));
   try {
+    write_at(descriptor_, path_, end_, std::as_bytes(std::span(line)));
+    if (const int reason = try_sync(descriptor_)) fail("cannot write {} to the disk: {}", path_, std::strerror(reason));
     write_file_atomically(path_ + ".head", head_of(entry));
   } catch (...) {
     // Not acknowledged, so it must not stay. If this fails, too, the entry is there for the next who reads.
-    [[maybe_unused]] const int ignored = ftruncate(descriptor_, end_);
+    uncertain_ = ftruncate(descriptor_, end_) != 0;
     throw;
   }
   end_ += static_cast<int64_t>(line.size());

@@ -41,8 +41,10 @@ class Journal {
   /// The hash of the last entry, empty if there is none.
   std::string last_hash() const { return entries_.empty() ? std::string() : entries_.back().hash; }
   /// Gives the entry its number and hash, writes it and waits until it is on the disk. After an Error the journal is as
-  /// it was before, or its last line has no end.
+  /// it was before, unless it is_uncertain().
   const JournalEntry& append(JournalEntry entry);
+  /// After an Error of append(): it could not be taken back, and may count for the next who reads.
+  bool is_uncertain() const { return uncertain_; }
 
  private:
   void read();
@@ -52,6 +54,7 @@ class Journal {
   Access access_;
   int descriptor_ = -1;
   int64_t end_ = 0;  // of the last whole line
+  bool uncertain_ = false;
   std::vector<JournalEntry> entries_;
 };
 

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <filesystem>
 
+#include "engine/descriptor.h"
 #include "engine/safetensors.h"
 #include "engine/sha256.h"
 
@@ -171,15 +172,20 @@ void remove_superseded_files(const std::string& folder, const Journal& journal, 
       {"state", [&](int64_t entry) { return entry == needed.table; }},
       {"rows", [&](int64_t entry) { return std::ranges::find(needed.rows, entry) != needed.rows.end(); }},
       {"weights", [&](int64_t entry) { return entry >= needed.first_weights; }}};
+  bool removed = false;
   for (const auto& file : fs::directory_iterator(folder)) {
     const std::string name = file.path().filename().string();
     for (const auto& [kind, is_needed] : kinds) {
       int64_t entry = 0;
-      if (!name.starts_with(kind + "-") || !name.ends_with(".safetensors")) continue;
+      if (!name.starts_with(kind + "-")) continue;
       std::from_chars(name.data() + kind.size() + 1, name.data() + name.size(), entry);
-      if (!is_needed(entry) && entry <= last) fs::remove(file.path());
+      // Half-written ones are what a killed process left: no one else writes here.
+      if (name.ends_with(".safetensors.partial") ||
+          (name.ends_with(".safetensors") && !is_needed(entry) && entry <= last))
+        removed |= fs::remove(file.path());
     }
   }
+  if (removed) sync_folder_of(folder + "/");
 }
 
 }  // namespace fastntk

@@ -42,8 +42,9 @@ struct NeededFiles {
   std::vector<int64_t> rows;  ///< the entries that wrote the rows that it has
   int64_t first_weights = 0;  ///< weights of this entry and later ones
 };
-/// Removes files that are needed no more. Those of entries that the journal does not have stay: the next entry of that
-/// number writes them anew, and if it is the journal that lost lines, they are needed.
+/// Removes files that are needed no more, and half-written ones; for the one writer of the state. Those of entries that
+/// the journal does not have stay: the next entry of that number writes them anew, and if it is the journal that lost
+/// lines, they are needed.
 void remove_superseded_files(const std::string& folder, const Journal& journal, const NeededFiles& needed);
 
 }  // namespace fastntk

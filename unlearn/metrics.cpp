@@ -53,6 +53,10 @@ double mean_cross_entropy(const Tensor& logits, const Tensor& labels) {
   check(logits, labels);
   if (logits.extent(0) == 0) return undefined;
   const auto label = labels.to_vector<int64_t>();
+  for (const int64_t l : label)
+    require_usage(l >= 0 && l < logits.extent(1),
+                  "the cross-entropy of a sample of class {} was asked for, and the logits are of the classes 0 to {}",
+                  l, logits.extent(1) - 1);
   double sum = 0;
   for_rows(logits, [&](int64_t n, const double* x) {
     sum += log_sum_exp(x, logits.extent(1)) - x[label[static_cast<size_t>(n)]];

@@ -4,8 +4,6 @@
 #include <filesystem>
 #include <vector>
 
-#include "engine/blas.h"
-#include "engine/cpu/dispatch.h"
 #include "engine/device.h"
 #include "engine/parallel.h"
 #include "engine/progress.h"
@@ -29,8 +27,7 @@ void add_tensor(Sha256& hash, const std::string& name, const Tensor& t) {
 std::string hash_of(const Module& model, const Subset& subset, const Tensor& inputs, const Tensor& second,
                     const std::string& more) {
   Sha256 hash;
-  hash.add(
-      fmt::format("{}\n{} {} {}\n", more, cpu::name_of(cpu::isa()), blas_kernel_set(), row_arithmetic(model.device())));
+  hash.add(fmt::format("{}\n{}\n", more, row_bits(model.device())));
   for (const Subset::Entry& e : subset.entries) hash.add(e.name + "\n");
   for (const auto& [name, p] : model.named_parameters()) add_tensor(hash, name, p->value);
   for (const auto& [name, b] : model.named_buffers()) add_tensor(hash, name, b->value);

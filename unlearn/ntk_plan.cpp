@@ -145,7 +145,9 @@ class Planner {
       if (p_.on_device) {
         const Bytes own = symmetric() ? device_products(resident, resident) : Bytes{},
                     other = device_products(resident, streamed);
-        return {.host = std::max(end, kernel + std::max(own.host, other.host)),
+        // A tile of rows on its way to the file.
+        const double copied = representation == NtkRepresentation::thin_file ? tile_bytes(rows_, 1, p_.samples) : 0;
+        return {.host = std::max({end, kernel + own.host, kernel + other.host, kernel + copied}),
                 .device = std::max(held + own.device, held + streams + std::max(sweeping, other.device))};
       }
       const double own = symmetric() ? panels(resident, resident) : 0;  // before anything is streamed

@@ -17,7 +17,6 @@ namespace fastntk {
 namespace {
 
 constexpr std::string_view magic = "fastntk pieces 1\n";
-constexpr int64_t largest_piece = int64_t{1} << 32;
 
 struct PieceHeader {
   int64_t index, bytes;
@@ -35,9 +34,17 @@ bool read_whole(int descriptor, const std::string& path, int64_t offset, std::sp
 
 std::string first_line(const std::string& key) { return std::string(magic) + key + "\n"; }
 
-bool begins_with(int descriptor, const std::string& path, const std::string& start) {
-  std::string there(start.size(), '\0');
-  return read_whole(descriptor, path, 0, std::as_writable_bytes(std::span(there))) && there == start;
+// What the file has of its first bytes, `count` at most.
+std::string start_of(int descriptor, const std::string& path, size_t count) {
+  std::string there(count, '\0');
+  there.resize(read_at(descriptor, path, 0, std::as_writable_bytes(std::span(there))));
+  return there;
+}
+
+int64_t size_of_file(int descriptor, const std::string& path) {
+  struct stat status {};
+  if (fstat(descriptor, &status) != 0) fail("cannot read {}: {}", path, std::strerror(errno));
+  return status.st_size;
 }
 
 template <class T>
@@ -50,22 +57,18 @@ std::span<std::byte> as_bytes_of(T& value) {
 PieceFile::PieceFile(std::string path, const std::string& key,
                      const std::function<void(int64_t, std::span<const std::byte>)>& found)
     : path_(std::move(path)) {
-  descriptor_ = open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) fail("cannot write {}: {}", path_, std::strerror(errno));
+  descriptor_ = open_locked(path_, path_, O_RDWR);
   try {
-    lock_for_writing(descriptor_, path_);
     const std::string start = first_line(key);
+    const int64_t size = size_of_file(descriptor_, path_);
     int64_t end = 0;
-    if (begins_with(descriptor_, path_, start)) {
-      struct stat status {};
-      if (fstat(descriptor_, &status) != 0) fail("cannot read {}: {}", path_, std::strerror(errno));
+    if (start_of(descriptor_, path_, start.size()) == start) {
       end = static_cast<int64_t>(start.size());
       Buffer piece;
       PieceHeader header{};
       constexpr auto header_bytes = static_cast<int64_t>(sizeof(PieceHeader));
       while (read_whole(descriptor_, path_, end, as_bytes_of(header))) {
-        if (header.bytes < 0 || header.bytes > largest_piece || end + header_bytes + header.bytes > status.st_size)
-          break;
+        if (header.bytes < 0 || header.bytes > size - end - header_bytes) break;
         const auto bytes = static_cast<size_t>(header.bytes);
         if (piece.bytes() < bytes) piece = Buffer(bytes);
         const std::span<std::byte> content(piece.as<std::byte>(), bytes);
@@ -80,6 +83,7 @@ PieceFile::PieceFile(std::string path, const std::string& key,
     if (end == 0) {
       write_at(descriptor_, path_, 0, std::as_bytes(std::span(start)));
       end = static_cast<int64_t>(start.size());
+      sync_folder_of(path_);
     }
     if (lseek(descriptor_, end, SEEK_SET) < 0) fail("cannot write {}: {}", path_, std::strerror(errno));
   } catch (...) {
@@ -91,7 +95,8 @@ PieceFile::PieceFile(std::string path, const std::string& key,
 bool PieceFile::is_there(const std::string& path, const std::string& key) {
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) return false;
-  const bool same = begins_with(descriptor, path, first_line(key));
+  const std::string start = first_line(key);
+  const bool same = start.starts_with(start_of(descriptor, path, start.size()));
   close(descriptor);
   return same;
 }
@@ -113,11 +118,13 @@ std::vector<std::byte> PieceFile::read(int64_t index) const {
   require(place != places_.end(), "{} has no piece {}", path_, index);
   PieceHeader header{};
   std::vector<std::byte> out;
-  const bool whole = read_whole(descriptor_, path_, place->second, as_bytes_of(header)) && header.bytes >= 0 &&
-                     header.bytes <= largest_piece && [&] {
-                       out.resize(static_cast<size_t>(header.bytes));
-                       return read_whole(descriptor_, path_, place->second + static_cast<int64_t>(sizeof header), out);
-                     }();
+  const int64_t begin = place->second + static_cast<int64_t>(sizeof header);
+  bool whole = read_whole(descriptor_, path_, place->second, as_bytes_of(header)) && header.bytes >= 0 &&
+               header.bytes <= size_of_file(descriptor_, path_) - begin;
+  if (whole) {
+    out.resize(static_cast<size_t>(header.bytes));
+    whole = read_whole(descriptor_, path_, begin, out);
+  }
   require(whole && header.index == index && checksum_of(out) == header.checksum, "{}: piece {} is damaged", path_,
           index);
   return out;

@@ -18,7 +18,7 @@ class PieceFile {
   /// order; its bytes are valid during the call.
   PieceFile(std::string path, const std::string& key,
             const std::function<void(int64_t index, std::span<const std::byte> bytes)>& found);
-  /// Whether there is a file of this computation.
+  /// Whether there is a file of this computation; one that ends within its first line may be.
   static bool is_there(const std::string& path, const std::string& key);
   ~PieceFile();
   PieceFile(const PieceFile&) = delete;

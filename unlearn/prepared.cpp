@@ -6,7 +6,7 @@
 
 #include "engine/atomic_folder.h"
 #include "engine/blas.h"
-#include "engine/cpu/dispatch.h"
+#include "engine/descriptor.h"
 #include "engine/parse_number.h"
 #include "engine/random.h"
 #include "engine/sha256.h"
@@ -46,31 +46,47 @@ T number(const std::string& text, const std::string& what) {
 }
 
 // Of a budget for all of prepare() what the sweeps may have: there are also a chunk of rows, twice, and what is held
-// already, which has A in it if `has_matrix`. Then A and its factor must fit.
+// already. Then that and as many matrices [P, P] as are still to be made must fit.
 // Sweeps on a device have its memory for themselves.
-JacobianOptions within_budget(JacobianOptions options, Device device, int64_t parameters, size_t chunk_bytes,
-                              bool has_matrix) {
-  if (options.memory == 0 || device != Device::cpu) return options;
-  const Tiling tiling = tiling_of(parameters);
+JacobianOptions within_budget(JacobianOptions options, const Module& model, const Subset& subset,
+                              const SampleSource& samples, int64_t classes, int matrices) {
+  if (options.memory == 0 || model.device() != Device::cpu) return options;
+  const int64_t P = subset.size();
+  const size_t chunk = static_cast<size_t>(RowFile::chunk * classes * P) * size_of(model.dtype());
+  const Tiling tiling = tiling_of(P);
   const size_t matrix =
       allocated_bytes(sizeof(double) * static_cast<size_t>(lower_tiles(tiling.count) * tiling.extent * tiling.extent));
-  const size_t live = memory_statistics().live, sweeping = live + 2 * chunk_bytes;
-  const size_t least = std::max(sweeping + (size_t{1} << 20), live + (has_matrix ? 1 : 2) * matrix);
-  require_usage(
-      options.memory >= least,
-      "a memory budget of {} is too small to prepare a state of {} parameters: A and its factor take {}, with "
-      "model and data at least {} are needed",
-      format_bytes(static_cast<double>(options.memory)), parameters, format_bytes(2 * static_cast<double>(matrix)),
-      least);
-  options.memory -= sweeping;
+  const size_t live = memory_statistics().live, beside = live + 2 * chunk;
+  const size_t least = std::max(beside + least_jacobian_memory(model, subset, samples.at({0}).inputs, options),
+                                live + static_cast<size_t>(matrices) * matrix);
+  require_usage(options.memory >= least,
+                "a memory budget of {} is too small for {} parameters and {} classes: rows of {} samples take {}, A "
+                "and its factor {}; with model and data at least {} bytes are needed",
+                format_bytes(static_cast<double>(options.memory)), P, classes, RowFile::chunk,
+                format_bytes(2 * static_cast<double>(chunk)), format_bytes(2 * static_cast<double>(matrix)), least);
+  options.memory -= beside;
   return options;
+}
+
+// What prepare() and its ranks are given.
+void check_arguments(const Subset& subset, const Tensor& theta0, const SampleSource& samples, int64_t classes,
+                     const std::string& loss) {
+  static_cast<void>(find_loss(loss));
+  require(samples.size() > 0, "there are no samples to prepare for");
+  require(theta0.shape() == Shape{subset.size()} && theta0.dtype() == DType::float64, "θ0 is {}, expected float64 [{}]",
+          theta0.describe(), subset.size());
+  check_labels(samples.labels(), classes);
 }
 
 // Rows are kept beside the folder, which is emptied when a run begins, until there is a state; and which they are.
 std::string rows_beside(const std::string& folder) { return AtomicFolder::without_slash(folder) + ".rows.partial"; }
 std::string rows_key(const std::string& model_file, const std::string& subset, Device device) {
-  return fmt::format("{} {} {} {} {}", sha256_of_file(model_file), subset, cpu::name_of(cpu::isa()), blas_kernel_set(),
-                     row_arithmetic(device));
+  return fmt::format("{} {} {}", sha256_of_file(model_file), subset, row_bits(device));
+}
+// Once there is a state.
+void remove_rows_beside(const std::string& folder) {
+  const std::string file = rows_beside(folder);
+  if (fs::remove(file)) sync_folder_of(file);
 }
 
 }  // namespace
@@ -82,10 +98,7 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   const Subset subset = choose(*model, subset_name);
   const Tensor theta_star = gather(*model, subset);
   const int64_t n = samples.size(), C = model.config.classes, P = subset.size();
-  require(n > 0, "there are no samples to prepare for");
-  require(theta0.shape() == Shape{P} && theta0.dtype() == DType::float64, "θ0 is {}, expected float64 [{}]",
-          theta0.describe(), P);
-  check_labels(samples.labels(), C);
+  check_arguments(subset, theta0, samples, C, loss);
   AtomicFolder files(folder);
   const std::string& work = files.partial();
   const std::string model_file = work + "/" + model_name, rows_file = entry_file(work, "rows", 0);
@@ -108,9 +121,9 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   // A copy of the model, with which goes what its weights were transformed into for the sweeps.
   std::optional<Model> sweeping = load_model(model_file).model;
   (*sweeping)->to(model->device());
+  // A is made beside the rows with the squared error, and from their file with a loss that has curvature.
   const JacobianOptions sweeps =
-      within_budget(options.jacobian, model->device(), P,
-                    static_cast<size_t>(RowFile::chunk * C * P) * size_of(model->dtype()), !law.curvature_factor);
+      within_budget(options.jacobian, **sweeping, subset, samples, C, law.curvature_factor ? 2 : 1);
   {
     SafeTensorsWriter rows(rows_file, {}, {{"rows", model->dtype(), {n, C, P}}});
     const std::string key = rows_key(model_file, subset_name, model->device());
@@ -171,14 +184,18 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   { const Journal empty(work + "/journal.jsonl", Journal::Access::write); }
   write_manifest(work + manifest_name, manifest);
   files.commit();
+  remove_rows_beside(folder);
   return open(folder, Journal::Access::write, model->device());
 }
 
 RankRows Prepared::prepare_rank(const std::string& folder, const Model& model,
                                 std::map<std::string, std::string> metadata, const std::string& subset_name,
-                                const Tensor& theta0, const SampleSource& samples, const Rank& rank,
-                                const JacobianOptions& options) {
-  require_usage(!std::filesystem::exists(folder), "{} exists; ranks are for a state that is to be made", folder);
+                                const Tensor& theta0, const SampleSource& samples, const std::string& loss,
+                                const Rank& rank, const JacobianOptions& options) {
+  require_usage(!fs::exists(folder), "{} exists; ranks are for a state that is to be made", folder);
+  const Subset subset = choose(*model, subset_name);
+  check_arguments(subset, theta0, samples, model.config.classes, loss);
+  const JacobianOptions sweeps = within_budget(options, *model, subset, samples, model.config.classes, 0);
   std::string key;
   {
     const AtomicFolder files(AtomicFolder::without_slash(folder) + "." + rank.str());  // for the hash alone
@@ -186,7 +203,7 @@ RankRows Prepared::prepare_rank(const std::string& folder, const Model& model,
     save_model(model_file, model, std::move(metadata), {{"fastntk.theta0", theta0}});
     key = rows_key(model_file, subset_name, model->device());
   }
-  return linearise_rank(*model, choose(*model, subset_name), samples, options, rows_beside(folder), key, rank);
+  return linearise_rank(*model, subset, samples, sweeps, rows_beside(folder), key, rank);
 }
 
 Prepared Prepared::open(const std::string& folder, Journal::Access access, Device device) {
@@ -228,7 +245,10 @@ Prepared Prepared::open(const std::string& folder, Journal::Access access, Devic
   p.present_.assign(p.table_.ids.size(), false);
   for (const int64_t i : p.present_after(last)) p.present_[static_cast<size_t>(i)] = true;
   p.theta_ = p.theta_after(last);
-  if (access == Journal::Access::write) p.remove_superseded();
+  if (access == Journal::Access::write) {
+    p.remove_superseded();
+    remove_rows_beside(folder);  // where prepare() was killed after its state was made
+  }
   return p;
 }
 
@@ -312,6 +332,7 @@ Tensor Prepared::theta_after(int64_t entry) const {
 Prepared::Relinearised Prepared::relinearise(const std::string& folder, const SampleSource& samples, int steps,
                                              const PrepareOptions& options) const {
   require_usage(steps >= 0, "the number of steps must be 0 or more, got {}", steps);
+  require_usage(!fs::exists(folder), "{} exists; a state is made in a folder of its own", folder);  // before the steps
   const SampleSource here = in_order(samples, present());
   const Model moved = checkpoint_.model.clone();
   scatter(*moved, subset_, theta_);

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -31,7 +32,7 @@ struct RequestOptions {
   std::vector<std::string> command = {};  ///< what to say in the record
   std::vector<Phase> phases = {};         ///< what went before, such as opening the state
   const SignatureKey* key = nullptr;      ///< to sign the record with
-  JacobianOptions jacobian = {};          ///< for the rows of samples that arrive
+  JacobianOptions jacobian = {};          ///< for the rows of samples that arrive, and of the probe
 };
 
 /// A state in a folder. Its files are written once; requests add to the journal, weights and records. ρ is fixed
@@ -54,8 +55,8 @@ class Prepared {
   /// processes, each with a GPU or a machine of its own, share what takes the most time.
   static RankRows prepare_rank(const std::string& folder, const Model& model,
                                std::map<std::string, std::string> metadata, const std::string& subset,
-                               const Tensor& theta0, const SampleSource& samples, const Rank& rank,
-                               const JacobianOptions& options = {});
+                               const Tensor& theta0, const SampleSource& samples, const std::string& loss,
+                               const Rank& rank, const JacobianOptions& options = {});
   /// Checks every file that it reads against its hash. With Access::write no other process can write meanwhile. The
   /// network runs on `device`, which must be the one that the rows were made on.
   static Prepared open(const std::string& folder, Journal::Access access, Device device = Device::cpu);
@@ -161,15 +162,17 @@ class Prepared {
   void find_optimum(const Positions& present, const DowndatedSystem& system, RequestRecord& record) const;
   StateTable extended(const SampleSource& arriving, int64_t entry, const RequestOptions& options) const;
   void check_rows(const SampleSource& arriving, const Positions& positions, const RequestOptions& options) const;
-  void check_returning(int64_t entry, const StateTable& table, const SampleSource& samples) const;
+  void check_returning(int64_t entry, const std::set<int64_t>& ids, const SampleSource& samples) const;
   RequestRecord outline(const JournalEntry& entry, const Positions& retained) const;
-  void probe(const Tensor& theta, const std::vector<bool>& present, RequestRecord& record) const;
+  void probe(const Tensor& theta, const std::vector<bool>& present, const JacobianOptions& sweeps,
+             RequestRecord& record) const;
   // On the probe, in its order: who is left, their inputs, f(θ*), J(θ − θ*), and the rows of the first of them.
   struct OnProbe {
     Positions kept;
     Tensor inputs, star, predicted, rows;
   };
-  void compare_on_probe(const Tensor& theta, const OnProbe& on, RequestRecord& record) const;
+  void compare_on_probe(const Tensor& theta, const OnProbe& on, const JacobianOptions& sweeps,
+                        RequestRecord& record) const;
   LinearisedSet set_of(const Positions& positions, const Tensor& rows) const;
   double linearise_from_file(const Positions& present, const SampleSource& retained, const RecomputeOptions& options,
                              const SeePart& see) const;

@@ -16,6 +16,8 @@ inline constexpr double rows_tolerance = 1e-5;
 
 /// Where each id stands.
 std::unordered_map<int64_t, int64_t> places_of(const std::vector<int64_t>& ids);
+/// "3, 5, 8 and 12 more"
+std::string listed(const std::vector<int64_t>& ids);
 /// Hashes one a line, each line with its end.
 std::string joined(const std::vector<std::string>& hashes);
 /// The tensor of this name; Error naming the file if there is none.

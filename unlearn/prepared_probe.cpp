@@ -2,6 +2,7 @@
 // computed anew from the samples that remain.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "engine/gram.h"
 #include "engine/progress.h"
@@ -29,15 +30,14 @@ double gram_distance(const Tensor& u, const Tensor& v) {
   return size == 0 ? 0 : std::sqrt(std::max(0.0, apart) / size);
 }
 
-// 3, 5, 8 and 12 more
+}  // namespace
+
 std::string listed(const std::vector<int64_t>& ids) {
   constexpr size_t most = 10;
   std::string text;
   for (size_t i = 0; i < std::min(most, ids.size()); i++) text += (i == 0 ? "" : ", ") + std::to_string(ids[i]);
   return ids.size() > most ? fmt::format("{} and {} more", text, ids.size() - most) : text;
 }
-
-}  // namespace
 
 std::unordered_map<int64_t, int64_t> places_of(const std::vector<int64_t>& ids) {
   std::unordered_map<int64_t, int64_t> out;
@@ -131,7 +131,8 @@ Positions Prepared::positions_of(const std::vector<int64_t>& ids) const {
   return out;
 }
 
-void Prepared::probe(const Tensor& theta, const std::vector<bool>& present, RequestRecord& record) const {
+void Prepared::probe(const Tensor& theta, const std::vector<bool>& present, const JacobianOptions& sweeps,
+                     RequestRecord& record) const {
   OnProbe on;
   Positions in_probe;
   for (size_t i = 0; i < table_.probe_positions.size(); i++)
@@ -146,11 +147,12 @@ void Prepared::probe(const Tensor& theta, const std::vector<bool>& present, Requ
   });
   on.inputs = gather_rows(table_.probe_inputs, in_probe), on.star = gather_rows(table_.logits, on.kept);
   on.predicted = stacked(predicted);
-  compare_on_probe(theta, on, record);
+  compare_on_probe(theta, on, sweeps, record);
 }
 
 // The change of the network's logits and of A from θ* to θ, beside what the linear model predicts: that, and no change.
-void Prepared::compare_on_probe(const Tensor& theta, const OnProbe& on, RequestRecord& record) const {
+void Prepared::compare_on_probe(const Tensor& theta, const OnProbe& on, const JacobianOptions& sweeps,
+                                RequestRecord& record) const {
   if (on.kept.empty()) {
     record.advice = "prepare again: no sample of the probe is left, so the linearisation error cannot be measured";
     return;
@@ -170,10 +172,14 @@ void Prepared::compare_on_probe(const Tensor& theta, const OnProbe& on, RequestR
                             .actual = norm(change.select(0, i)),
                             .error = norm(difference.select(0, i))});
   }
-  record.linearisation_error = error == 0 ? 0 : error / record.predicted_change;
+  // Where θ is θ* but for rounding there is no change to be wrong about.
+  const double rounding = checkpoint_.model->dtype() == DType::float64 ? std::numeric_limits<double>::epsilon()
+                                                                       : std::numeric_limits<float>::epsilon();
+  const double resolution = 16 * rounding * norm(on.star);
+  record.linearisation_error = record.predicted_change <= resolution ? 0 : error / record.predicted_change;
   const int64_t few = on.rows.extent(0);
   const Positions first(on.kept.begin(), on.kept.begin() + few);
-  const Tensor rows = jacobian(*moved, subset_, on.inputs.slice(0, 0, few).contiguous()).rows;
+  const Tensor rows = jacobian(*moved, subset_, on.inputs.slice(0, 0, few).contiguous(), sweeps).rows;
   record.matrix_distance = gram_distance(weighted(first, rows), weighted(first, on.rows));
   record.advice =
       record.linearisation_error >= 1 ? "retrain now: the linear model errs by as much as it predicts"
@@ -320,7 +326,7 @@ Prepared::Recomputed Prepared::recompute(int64_t entry, const SampleSource& samp
   out.expected.update_norm = norm(combine(stored, -1, before));
   on.inputs = retained.at(places).inputs;
   on.star = stacked(star), on.predicted = stacked(predicted), on.rows = stacked(rows);
-  compare_on_probe(stored, on, out.expected);
+  compare_on_probe(stored, on, options.jacobian, out.expected);
   return out;
 }
 

@@ -121,7 +121,7 @@ RequestRecord Prepared::serve(const Change& change, const RequestOptions& option
     r.phases.push_back(measure("newton", [&] { find_optimum(retained, *system, r); }));
   r.weights_after = sha256_of(r.theta);
   r.update_norm = norm(combine(r.theta, -1, theta_));
-  r.phases.push_back(measure("probe", [&] { probe(r.theta, present, r); }));
+  r.phases.push_back(measure("probe", [&] { probe(r.theta, present, options.jacobian, r); }));
   if (options.most_affected > 0)
     r.phases.push_back(
         measure("affected", [&] { r.most_affected = most_affected(r.theta, retained, options.most_affected); }));
@@ -162,7 +162,8 @@ RequestRecord Prepared::serve_with(StateTable table, std::vector<bool> present, 
     use(std::move(table), std::move(present));
     return serve(change, options, hash);
   } catch (...) {
-    if (next_entry() == entry) {
+    // What an entry that may count has written must stay.
+    if (next_entry() == entry && !journal_->is_uncertain()) {
       use(std::move(table_before), std::move(present_before));
       for (const char* const kind : {"rows", "state"}) fs::remove(entry_file(folder_, kind, entry));
     }
@@ -241,19 +242,18 @@ void Prepared::check_rows(const SampleSource& arriving, const Positions& positio
   });
 }
 
-// Samples that were purged arrive again: those that left by an entry after `entry` must have the hash that the journal
-// has of them all.
-void Prepared::check_returning(int64_t entry, const StateTable& table, const SampleSource& samples) const {
-  const auto positions = places_of(table.ids);
+// Samples of which only the journal has a hash, together with the others that left by the same entry after `entry`:
+// they must have it. So all of these are needed.
+void Prepared::check_returning(int64_t entry, const std::set<int64_t>& ids, const SampleSource& samples) const {
   const auto places = places_of(samples.ids());
-  std::vector<int64_t> missing;
   for (size_t k = static_cast<size_t>(entry); k < journal_->entries().size(); k++) {
     const JournalEntry& undone = journal_->entries()[k];
-    if (undone.ids.empty()) continue;
+    if (std::ranges::none_of(undone.ids, [&](int64_t id) { return ids.contains(id); })) continue;
     std::vector<std::string> hashes;
+    std::vector<int64_t> missing;
     for (const int64_t id : undone.ids) {
-      if (const auto at = positions.find(id); at != positions.end())
-        hashes.push_back(table.sample_hashes[static_cast<size_t>(at->second)]);
+      if (const auto at = position_of_.find(id); at != position_of_.end())
+        hashes.push_back(table_.sample_hashes[static_cast<size_t>(at->second)]);
       else if (const auto place = places.find(id); place != places.end())
         hashes.push_back(hash_of_sample(samples.at({place->second}), 0));
       else
@@ -262,8 +262,8 @@ void Prepared::check_returning(int64_t entry, const StateTable& table, const Sam
     check_given(missing);
     const auto expected = undone.hashes.find("samples");
     require(expected != undone.hashes.end() && expected->second == sha256(joined(hashes)),
-            "the samples given are not those that left by entry {} of {}: the hash of them together differs",
-            undone.number, folder_);
+            "the samples with the ids {} are not those that left by entry {} of {}: the hash of them together differs",
+            listed(undone.ids), undone.number, folder_);
   }
 }
 
@@ -275,10 +275,13 @@ RequestRecord Prepared::restore(int64_t entry, const SampleSource& samples, cons
                 entry);
   const std::vector<int64_t> now = ids_at(present());
   const std::set<int64_t> there(now.begin(), now.end());
-  std::set<int64_t> then = there;
+  std::set<int64_t> then = there, by_journal;  // whom the state does not know, or another by their id
   for (int64_t k = last; k > entry; k--) {
     const JournalEntry& undone = entries[static_cast<size_t>(k - 1)];
-    for (const int64_t id : undone.arrived) then.erase(id);
+    for (const int64_t id : undone.arrived) {
+      then.erase(id);
+      if (undone.kind == "add") by_journal.insert(id);
+    }
     then.insert(undone.ids.begin(), undone.ids.end());
   }
   Change change{.request = "restore", .leaving = {}, .arriving = {}, .restored_to = entry};
@@ -295,9 +298,11 @@ RequestRecord Prepared::restore(int64_t entry, const SampleSource& samples, cons
     else if (const auto at = position_of_.find(id); at != position_of_.end())
       change.arriving.push_back(at->second);
     else
-      unknown.push_back(place->second);
+      unknown.push_back(place->second), by_journal.insert(id);
   }
   check_given(missing);
+  std::erase_if(by_journal, [&](int64_t id) { return !then.contains(id); });
+  check_returning(entry, by_journal, samples);
   require_usage(!change.leaving.empty() || !change.arriving.empty() || !unknown.empty(),
                 "there is nothing to restore: the samples of {} are those that it had after entry {}", folder_, entry);
   std::sort(change.leaving.begin(), change.leaving.end()), std::sort(change.arriving.begin(), change.arriving.end());
@@ -309,12 +314,6 @@ RequestRecord Prepared::restore(int64_t entry, const SampleSource& samples, cons
   check_labels(returning.labels(), table_.logits.extent(1));
   const int64_t size = table_.size();
   StateTable table = extended(returning, last + 1, options);
-  try {
-    check_returning(entry, table, samples);
-  } catch (...) {
-    fs::remove(entry_file(folder_, "rows", last + 1));
-    throw;
-  }
   std::vector<bool> before = present_;
   before.resize(static_cast<size_t>(table.size()), false);
   for (int64_t i = size; i < table.size(); i++) change.arriving.push_back(i);

@@ -13,6 +13,7 @@ namespace fastntk {
 namespace {
 
 constexpr size_t digits_of_hash = 64;
+constexpr int64_t most_ranks = 1 << 20;
 
 Positions range(int64_t first, int64_t last) {
   Positions out;
@@ -37,6 +38,8 @@ LinearisedPart linearise_part(const Module& model, const Subset& subset, const S
 // Rows, logits and hashes one after the other.
 std::vector<std::byte> packed(const LinearisedPart& part) {
   std::vector<std::byte> out;
+  out.reserve(bytes_of(part.set.rows).size() + bytes_of(part.set.logits).size() +
+              part.sample_hashes.size() * digits_of_hash);
   for (const Tensor& t : {part.set.rows, part.set.logits}) {
     const auto bytes = bytes_of(t);
     out.insert(out.end(), bytes.begin(), bytes.end());
@@ -90,7 +93,6 @@ class RowPieces {
   const std::string& path() const { return path_; }
   int64_t count() const { return (source_.size() + RowFile::chunk - 1) / RowFile::chunk; }
   LinearisedPart read(int64_t k) const { return part_of(path_, k * RowFile::chunk, file_.read(k * RowFile::chunk)); }
-  void remove() { file_.remove(); }
 
   // Those of pieces [from, to) that are not there.
   void compute(int64_t from, int64_t to) {
@@ -186,7 +188,8 @@ Rank parse_rank(const std::string& text) {
     return parse_number<int64_t>(text.substr(std::min(from, text.size()), to - from)).value_or(-1);
   };
   const int64_t number = number_in(0, slash), count = number_in(slash + 1, text.size() + 1);
-  require_usage(number >= 0 && number < count, "a rank is K/N with 0 ≤ K < N, such as 0/4 and 3/4, got '{}'", text);
+  require_usage(number >= 0 && number < count && count <= most_ranks,
+                "a rank is K/N with 0 ≤ K < N ≤ {}, such as 0/4 and 3/4, got '{}'", most_ranks, text);
   return {number, count};
 }
 
@@ -197,7 +200,6 @@ void linearise_resumably(const Module& model, const Subset& subset, const Sample
   for (const std::string& other : files_of_ranks(file)) pieces.take_over(other);
   pieces.compute(0, pieces.count());
   for (int64_t k = 0; k < pieces.count(); k++) see(pieces.read(k));
-  pieces.remove();
 }
 
 RankRows linearise_rank(const Module& model, const Subset& subset, const SampleSource& source,

@@ -31,14 +31,14 @@ struct Rank {
   /// "rank-2-of-4"
   std::string str() const;
 };
-/// "2/4"; UsageError for any other text.
+/// "2/4"; UsageError for any other text, and for more than 2²⁰ ranks.
 Rank parse_rank(const std::string& text);
 
-/// The same by way of a file of pieces, which stays when the computation is interrupted; the next one with the same
-/// `key` goes on from there. `see` is called when all is computed. The file is removed at the end. An Error if it has
-/// rows of other samples.
+/// The same by way of a file of pieces: a computation that was interrupted is gone on with by the next one with the
+/// same `key`. `see` is called when all is computed. The file stays; it can be removed once what was made of the rows
+/// is on the disk. An Error if it has rows of other samples.
 ///
-/// What ranks have left beside the file is taken over from it first.
+/// What ranks have left beside the file is moved into it first.
 void linearise_resumably(const Module& model, const Subset& subset, const SampleSource& source,
                          const JacobianOptions& options, const std::string& file, const std::string& key,
                          const SeePart& see);

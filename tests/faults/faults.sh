@@ -41,6 +41,12 @@ intact() {
   must forget "$state" --where first:1 --dry-run
   (($(entries) == 0)) || must verify "$(record "$(entries)")" --state "$state"
 }
+# After a whole request nothing is there that a killed process half-wrote of samples.
+no_leftovers() {
+  local left
+  left=$(find "$state" "$state.rows.partial" -name '*.partial' 2> /dev/null || true)
+  [[ -z $left ]] || fail "left behind: $left"
+}
 # Starts the program and kills it after a random part of the $1 seconds that it takes undisturbed, and a little more.
 killed=0
 kill_at_random() {
@@ -87,6 +93,7 @@ for ((i = 0; i < kills; i++)); do
       must forget "$state" --where first:1
       (($(entries) == after + 1)) || fail "forget $i: no entry came after entry $after"
       intact
+      no_leftovers
       ;;
     2)
       kill_at_random "$kernel_time" "${kernel[@]}" -o "$work/kernel.npy"
@@ -103,6 +110,7 @@ for ((i = 0; i < kills; i++)); do
       intact
       must restore "$state" --to 0
       intact
+      no_leftovers
       ;;
   esac
 done

@@ -152,7 +152,7 @@ TEST_CASE("requests that cannot be meant change nothing", "[prepared]") {
   CHECK_THROWS_WITH(s.prepare(folder / "state", 0), Catch::Contains("exists"));
   CHECK_THROWS_WITH(Prepared::prepare(folder / "small", s.model, {}, "bn", s.theta0, s.samples, "mse", s.ridge,
                                       {.jacobian = {.memory = 1000}}),
-                    Catch::Contains("too small to prepare") && Catch::Contains("at least"));
+                    Catch::Contains("too small for 392 parameters and 4 classes") && Catch::Contains("at least"));
   CHECK(folder.entries() == 1);
   // Samples that are missing, or not those of the state.
   Samples other = s.samples;
@@ -161,6 +161,68 @@ TEST_CASE("requests that cannot be meant change nothing", "[prepared]") {
   CHECK_THROWS_WITH(state.recompute(1, other), Catch::Contains("id 6") && Catch::Contains("hash"));
   CHECK_THROWS_WITH(state.recompute(1, select(s.samples, {0, 1, 2})), Catch::Contains("17 samples are needed"));
   CHECK_THROWS_WITH(state.recompute(2, s.samples), Catch::Contains("no entry 2"));
+}
+
+TEST_CASE("the rows of a state stay until it is there", "[prepared]") {
+  const test::SmallState s;
+  const TemporaryFolder folder;
+  const std::string path = folder / "state", rows = path + ".rows.partial";
+  int64_t asked = 0, allowed = 1 + s.n;
+  const SampleSource counting(s.samples.labels, s.samples.ids, [&](const Positions& positions) {
+    asked += static_cast<int64_t>(positions.size());
+    if (asked > allowed) throw Error("the lights went out");
+    return gather_rows(s.samples.inputs, positions);
+  });
+  const auto prepare = [&] { return Prepared::prepare(path, s.model, {}, "bn", s.theta0, counting, "mse", s.ridge); };
+  CHECK_THROWS_WITH(prepare(), Catch::Contains("lights"));  // at the probe: rows and factor are there
+  CHECK(file_exists(rows));
+  CHECK_FALSE(std::filesystem::exists(path));
+  asked = 0, allowed = 1 + s.n + s.n;  // one to plan, all that are compared with their hashes, the probe; no rows
+  Prepared state = prepare();
+  CHECK(asked == allowed);
+  CHECK_FALSE(file_exists(rows));
+  CHECK(state.forget({3}).relative_residual <= 1e-10);
+
+  // Where prepare() was killed before it had removed them.
+  write_file_atomically(rows, "rows");
+  state = Prepared::open(path, Journal::Access::read);
+  CHECK(file_exists(rows));
+  state = Prepared::open(path, Journal::Access::write);
+  CHECK_FALSE(file_exists(rows));
+}
+
+TEST_CASE("a rank is refused what prepare() would be refused", "[prepared]") {
+  const test::SmallState s;
+  const TemporaryFolder folder;
+  const auto rank = [&](const Samples& samples, const char* loss, size_t memory) {
+    return Prepared::prepare_rank(folder / "state", s.model, {}, "bn", s.theta0, samples, loss, {0, 2},
+                                  {.memory = memory});
+  };
+  CHECK_THROWS_WITH(rank(s.samples, "hinge", 0), Catch::Contains("hinge"));
+  CHECK_THROWS_WITH(rank(s.samples, "mse", 1000), Catch::Contains("a memory budget of"));
+  Samples wrong = s.samples;
+  wrong.labels = wrong.labels.clone();
+  wrong.labels.fill(4);
+  CHECK_THROWS_WITH(rank(wrong, "mse", 0), Catch::Contains("label 4"));
+  CHECK(std::filesystem::is_empty(folder.path()));
+}
+
+TEST_CASE("the smallest budget that prepare() names is enough", "[prepared]") {
+  const test::SmallState s;
+  const TemporaryFolder folder;
+  const auto prepare = [&](size_t memory) {
+    return Prepared::prepare(folder / "state", s.model, {}, "bn", s.theta0, s.samples, "mse", s.ridge,
+                             {.jacobian = {.memory = memory}});
+  };
+  size_t least = 0;
+  try {
+    prepare(1000);
+  } catch (const UsageError& e) {
+    const std::string text = e.what(), before = "at least ";
+    least = std::stoull(text.substr(text.find(before) + before.size()));
+  }
+  REQUIRE(least > 1000);
+  CHECK(prepare(least).ids().size() == static_cast<size_t>(s.n));
 }
 
 TEST_CASE("a state of another version is refused", "[prepared]") {

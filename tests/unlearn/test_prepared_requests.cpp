@@ -85,6 +85,8 @@ TEST_CASE("restore goes back to an entry", "[prepared]") {
     check_last(state, s.samples);
     const RequestRecord whole = Prepared(std::move(state)).restore(0, s.samples);
     CHECK(apart(whole.theta, star) <= 1e-8);
+    CHECK(whole.linearisation_error == 0);  // what is left of θ − θ* is rounding
+    CHECK(whole.advice == "none needed");
     Prepared reopened = Prepared::open(path, Journal::Access::write);
     CHECK(same_bits(reopened.theta_after(5), whole.theta));
     reopened.forget({3});
@@ -158,6 +160,9 @@ TEST_CASE("a purge removes what is kept of samples that left, and nothing else",
       return false;
     };
     CHECK(remains_of(7));
+    // What a process that was killed left behind half-written.
+    for (const char* const name : {"/rows-000003", "/state-000009", "/factor-000002", "/weights-000003"})
+      SafeTensors{.tensors = {{"x", j.rows.select(0, 7)}}}.save(path + name + ".safetensors.partial");
     const RequestRecord purged = state.purge();
     CHECK(same_bits(purged.theta, theta));
     CHECK(purged.n_after == 17);
@@ -198,6 +203,35 @@ TEST_CASE("a purge removes what is kept of samples that left, and nothing else",
     state.forget({7, 8});
     state.purge();
     check_last(state, s.samples);
+  }
+}
+
+TEST_CASE("after a purge restore needs whom it brings back, and knows one sample from another", "[prepared]") {
+  const Setting s;
+  const TemporaryFolder folder;
+  const auto path = [&](const char* name) { return folder / name; };
+  {
+    Prepared state = s.prepare(path("needed"), 1000, "mse");
+    state.forget({3});
+    state.restore(0, s.samples);
+    state.forget({3});
+    state.forget({4});
+    state.purge();
+    Positions others = all_positions(s.n);
+    others.erase(others.begin() + 3);  // sample 3 is gone for good
+    CHECK(state.restore(1, select(s.samples, others)).arrived == std::vector<int64_t>{4});
+    check_last(state, s.samples);
+    CHECK_THROWS_WITH(state.restore(0, select(s.samples, others)), Catch::Contains("id 3 is needed"));
+  }
+  for (const bool same : {true, false}) {
+    Prepared state = s.prepare(path(same ? "same" : "another"), 1000, "mse");
+    state.forget({3});
+    state.purge();
+    Samples back = select(s.samples, {3});
+    if (!same) back.inputs.fill(0.5);
+    state.add(back);
+    CHECK_THROWS_WITH(state.restore(0, s.samples),
+                      Catch::Contains(same ? "nothing to restore" : "ids 3 are not those that left by entry 1"));
   }
 }
 
