@@ -35,6 +35,7 @@ std::string AtomicFolder::without_slash(std::string path) {
 
 AtomicFolder::AtomicFolder(std::string path) : path_(without_slash(std::move(path))) {
   partial_ = path_ + ".partial";
+  require_usage(!path_.empty(), "a folder to make has no name");
   require_usage(!fs::exists(path_), "{} exists; it is made in a folder of its own", path_);
   if (const fs::path parent = fs::path(path_).parent_path(); !parent.empty()) {
     std::error_code error;

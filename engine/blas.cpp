@@ -192,6 +192,7 @@ double measured_sgemm_gflops(int threads) {
       if (thread == 0) best = std::max(best, 2.0 * n * n * n * products * threads / seconds * 1e-9);
     }
   };
+  static_cast<void>(blas_version());  // an Error here, and not in a thread, if there is no BLAS
   std::vector<std::thread> others;
   for (int i = 1; i < threads; i++) others.emplace_back(body, i);
   body(0);

@@ -71,6 +71,7 @@ bool file_exists(const std::string& path) {
 
 AtomicFile::AtomicFile(std::string path)
     : path_(std::move(path)), target_(follow_links(path_)), partial_(target_ + ".partial") {
+  require_usage(!path_.empty(), "a file to write has no name");
   struct stat status {};
   require(stat(target_.c_str(), &status) != 0 || S_ISREG(status.st_mode),
           "cannot write {}: it exists and is not a regular file", path_);
@@ -98,6 +99,8 @@ void AtomicFile::commit() {
   close(std::exchange(descriptor_, -1));
   sync_folder_of(target_);
 }
+
+void check_output(const std::string& path) { const AtomicFile never_committed(path); }
 
 void write_file_atomically(const std::string& path, std::string_view text) {
   AtomicFile file(path);

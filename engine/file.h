@@ -60,6 +60,8 @@ class AtomicFile {
   int64_t written_ = 0;
 };
 
+/// An Error now, and not after the work, if a file cannot be written to `path`.
+void check_output(const std::string& path);
 void write_file_atomically(const std::string& path, std::string_view text);
 
 /// The elements of a contiguous tensor in host memory as bytes; little-endian, as every format here wants them.

@@ -95,7 +95,8 @@ class DictionaryParser {
     require(at_ == text_.size() || text_[at_] != '[', "{}: it holds records; a plain array was expected", path_);
     const std::string_view name = quoted();
     const bool clean = name.size() <= 16 && std::all_of(name.begin(), name.end(), [](char c) {
-                         return std::isalnum(static_cast<unsigned char>(c)) || std::strchr("<>|=?", c);
+                         return std::isalnum(static_cast<unsigned char>(c)) ||
+                                std::string_view("<>|=?").find(c) != std::string_view::npos;
                        });
     if (!clean) malformed();
     const auto at =

@@ -27,16 +27,15 @@ struct InsideScope {
 class Pool {
  public:
   explicit Pool(int threads) {
-    for (int i = 1; i < threads; i++) workers_.emplace_back([this] { work(); });
-  }
-  ~Pool() {
-    {
-      const std::lock_guard lock(mutex_);
-      stop_ = true;
+    try {
+      for (int i = 1; i < threads; i++) workers_.emplace_back([this] { work(); });
+    } catch (const std::system_error& e) {
+      const size_t started = workers_.size() + 1;
+      stop();
+      fail("only {} of {} threads could be started: {}", started, threads, e.what());
     }
-    wake_.notify_all();
-    for (auto& w : workers_) w.join();
   }
+  ~Pool() { stop(); }
 
   void run(int64_t items, const std::function<void(int64_t)>& body) {
     const std::lock_guard turn(turn_);
@@ -59,6 +58,14 @@ class Pool {
   }
 
  private:
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    wake_.notify_all();
+    for (auto& w : workers_) w.join();
+  }
   void take() {
     const InsideScope scope;
     for (;;) {

@@ -137,16 +137,16 @@ class Unpickler {
         take_to_mark();
         return true;
       case op_dup:
-        stack_.push_back(top());
+        push_again(top());
         return true;
       case op_put1:
-        memo_[static_cast<uint32_t>(number(1))] = top();
+        remember(static_cast<uint32_t>(number(1)));
         return true;
       case op_put4:
-        memo_[static_cast<uint32_t>(number(4))] = top();
+        remember(static_cast<uint32_t>(number(4)));
         return true;
       case op_memoize:
-        memo_[static_cast<uint32_t>(memo_.size())] = top();
+        remember(static_cast<uint32_t>(memo_.size()));
         return true;
       case op_get1:
         recall(static_cast<uint32_t>(number(1)));
@@ -370,7 +370,11 @@ class Unpickler {
     const auto found = memo_.find(index);
     require(found != memo_.end(), "{}: its pickle is malformed: byte {} refers to what was not stored", source_,
             at_ - 1);
-    stack_.push_back(found->second);
+    push_again(found->second);
+  }
+  void remember(uint32_t index) {
+    require(memo_.size() < most_values, "{}: its pickle stores more than {} values", source_, most_values);
+    memo_[index] = top();
   }
 
   // ---- the stack ----
@@ -379,6 +383,11 @@ class Unpickler {
     require(pickle_.values_.size() < most_values, "{}: its pickle has more than {} values", source_, most_values);
     stack_.push_back(static_cast<PickleRef>(pickle_.values_.size()));
     pickle_.values_.push_back(std::move(value));
+  }
+  // What is there already.
+  void push_again(PickleRef value) {
+    require(stack_.size() < 2 * most_values, "{}: its pickle has more than {} values", source_, most_values);
+    stack_.push_back(value);
   }
 
   // A mark is no value: it is taken by what goes back to it, and by nothing else.

@@ -30,7 +30,8 @@ void install_interrupt_handler() {
 bool interrupt_requested() { return interrupts != 0; }
 void check_interrupt() {
   if (interrupt_requested())
-    throw Interrupted("interrupted; what was checkpointed is kept, and the same command continues from it");
+    throw Interrupted(
+        "interrupted; where something was checkpointed it is kept, and the same command continues from it");
 }
 
 Progress::Progress(std::string title, int64_t total, std::string unit)
@@ -65,11 +66,10 @@ void Progress::print(bool last) {
   else if (rate > 0)
     line += ", " + format_duration(static_cast<double>(total_ - done_) / rate) + " left";
   if (!note_.empty()) line += ", " + note_;
-  if (terminal_)
-    fmt::print(stderr, "\r{}\x1b[K{}", line, last ? "\n" : "");
-  else
-    fmt::print(stderr, "{}\n", line);
-  std::fflush(stderr);
+  line = terminal_ ? fmt::format("\r{}\x1b[K{}", line, last ? "\n" : "") : line + "\n";
+  // Work does not end because no one can be told how far it is.
+  static_cast<void>(std::fputs(line.c_str(), stderr));
+  static_cast<void>(std::fflush(stderr));
   shown_ = true;
 }
 

@@ -295,7 +295,7 @@ void SafeTensors::save(const std::string& path, std::optional<StoredType> floati
   std::map<std::string_view, const Tensor*> by_name;
   for (const auto& [name, tensor] : tensors) {
     require(tensor.defined(), "cannot write {}: the tensor {} is undefined", path, in_quotes(name));
-    declarations.push_back({name, tensor.dtype(), tensor.shape(), stored_as(tensor.dtype(), floating)});
+    declarations.push_back({name, tensor.dtype(), tensor.shape(), stored_as(name, tensor.dtype(), floating)});
     by_name[name] = &tensor;
   }
   SafeTensorsWriter writer(path, metadata, declarations);

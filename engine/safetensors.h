@@ -42,9 +42,10 @@ SafeTensorsHeader read_safetensors_header(const std::string& path);
 /// The same of a file that is in memory; `source` stands for its name in errors.
 SafeTensorsHeader parse_safetensors_header(std::span<const std::byte> file, const std::string& source);
 
-/// How tensors of a type are stored when those of floating point are to be stored as `floating`.
-inline StoredType stored_as(DType dtype, std::optional<StoredType> floating) {
-  return floating && is_floating(dtype) ? *floating : stored_type_of(dtype);
+/// How a tensor is stored when those of floating point are to be stored as `floating`. What a model file keeps beside
+/// the weights, such as θ0, stays as exact as it is.
+inline StoredType stored_as(const std::string& name, DType dtype, std::optional<StoredType> floating) {
+  return floating && is_floating(dtype) && !name.starts_with("fastntk.") ? *floating : stored_type_of(dtype);
 }
 
 struct SafeTensors {

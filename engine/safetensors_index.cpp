@@ -20,6 +20,8 @@ std::map<std::string, std::string> entries_of(const json& object, const char* wh
   for (const auto& [key, value] : object.items()) {
     require(!strings_only || value.is_string(), "{}: the entry {} of its {} is {}, a string was expected", source,
             in_quotes(key), what, value.type_name());
+    require(value.is_primitive(), "{}: the entry {} of its {} is {}, a plain value was expected", source,
+            in_quotes(key), what, value.type_name());
     entries[key] = value.is_string() ? value.get<std::string>() : value.dump();
   }
   return entries;
@@ -101,7 +103,7 @@ void save_sharded(const std::string& index_path, const SafeTensors& contents, in
   std::vector<SafeTensors> shards;
   int64_t in_shard = 0, total = 0;
   for (const auto& [name, tensor] : contents.tensors) {
-    const StoredType type = stored_as(tensor.dtype(), floating);
+    const StoredType type = stored_as(name, tensor.dtype(), floating);
     const int64_t bytes = tensor.elements() * static_cast<int64_t>(size_of(type));
     if (shards.empty() || in_shard + bytes > shard_bytes)
       shards.emplace_back().metadata = contents.metadata, in_shard = 0;
@@ -111,6 +113,8 @@ void save_sharded(const std::string& index_path, const SafeTensors& contents, in
   const std::filesystem::path target(index_path);
   std::string stem = target.filename().string();
   stem.resize(stem.size() - ending.size());
+  // Shards of before may have the names of these: without an index no one takes them for one another.
+  std::filesystem::remove(target);
   json index{{"metadata", {{"total_size", total}}}, {"weight_map", json::object()}};
   for (size_t i = 0; i < shards.size(); i++) {
     const std::string name = fmt::format("{}-{:05}-of-{:05}.safetensors", stem, i + 1, shards.size());

@@ -175,7 +175,8 @@ std::vector<Variable> Tape::jvp(std::span<const std::pair<Variable, Variable>> l
     require(tangent.rank() >= leaf.rank() && tangent.shape().trailing(leaf.rank()) == leaf.shape(),
             "jvp: a tangent of the leaf {} must have its shape, perhaps after extra leading axes; got {}",
             leaf.shape().str(), tangent.shape().str());
-    tangents[static_cast<size_t>(leaf.slot)] = tangent;
+    // Of this tape it is a constant: applying the map must not add records to those that are walked.
+    tangents[static_cast<size_t>(leaf.slot)] = tangent.tape == this ? tangent.constant() : tangent;
   }
   for (size_t k = 0; k < records_.size(); k++) {
     const Record& r = records_[k];
@@ -218,7 +219,8 @@ std::vector<Variable> Tape::vjp(const Variable& output, const Variable& cotangen
     wanted[static_cast<size_t>(v.slot)] = 1;
     earliest = std::min(earliest, v.slot);
   }
-  cotangents[static_cast<size_t>(output.slot)] = cotangent;
+  cotangents[static_cast<size_t>(output.slot)] =
+      cotangent.tape == this && !differentiable ? cotangent.constant() : cotangent;
   for (size_t k = records_.size(); k-- > 0 && records_[k].output > earliest;) {
     // By value of the record's index: a differentiable application appends to records_ while it runs.
     const size_t slot = static_cast<size_t>(records_[k].output);

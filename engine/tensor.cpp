@@ -17,14 +17,14 @@ int from_front(int axis, int rank, const char* where) {
 
 }  // namespace
 
-Tensor::Tensor(const Shape& shape, DType dtype, Device device)
-    : shape_(shape), strides_(contiguous_strides(shape)), dtype_(dtype) {
+Tensor::Tensor(const Shape& shape, DType dtype, Device device) : shape_(shape), dtype_(dtype) {
   int64_t elements = 1;
   for (const int64_t e : shape) {
     require(e >= 0, "a tensor's extents cannot be negative: {}", shape.str());
     require(!__builtin_mul_overflow(elements, e, &elements) && elements < (int64_t{1} << 56),
             "the shape {} has too many elements", shape.str());
   }
+  strides_ = contiguous_strides(shape);
   storage_ = std::make_shared<Storage>(static_cast<size_t>(elements) * size_of(dtype), device);
 }
 

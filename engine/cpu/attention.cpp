@@ -53,6 +53,8 @@ class Operand {
   }
   // y = x · this
   void multiply(int64_t rows, Matrix<const T> x, Matrix<T> y) const {
+    if (depth_ == 0)  // a sum of nothing
+      for (int64_t i = 0; i < rows; i++) std::fill_n(y.row(i), columns_, T(0));
     for (int64_t j = 0; j < columns_; j += width())
       for (int64_t k = 0; k < depth_; k += depth_block)
         kernel().multiply(rows, some(j), std::min(depth_block, depth_ - k), x.data + k, x.stride,

@@ -107,7 +107,8 @@ void channel_moments(const Tensor& x, Tensor& mean, Tensor& variance) {
       for (int64_t i = 0; i < chunks; i++) s += sums[2 * i * C + c], q += sums[(2 * i + 1) * C + c];
       s /= static_cast<double>(rows), q /= static_cast<double>(rows);
       m[c] = static_cast<T>(static_cast<double>(in[c]) + s);  // the moments are about the first row
-      v[c] = static_cast<T>(std::max(0.0, q - s * s));
+      const double variance_of_c = q - s * s;
+      v[c] = static_cast<T>(variance_of_c < 0 ? 0 : variance_of_c);  // by rounding; not a number stays one
     }
   });
 }

@@ -29,6 +29,7 @@ int64_t stack_of(const Tensor& t, int own_rank) { return t.shape().leading(t.ran
 // packed once.
 void run(Direction direction, const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const Tensor& in_view,
          const Tensor& w_view, Tensor& out) {
+  if (out.elements() == 0) return;
   const Tensor in = in_view.contiguous();
   const bool shared = w_view.extent(-5) == 1 || w_view.strides()[-5] == 0;
   const Tensor w = (shared ? w_view.slice(-5, 0, 1) : w_view).contiguous();

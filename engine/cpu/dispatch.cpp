@@ -9,6 +9,8 @@ namespace {
 Isa widest() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
+  // What cmake/isa.cmake compiles each set for.
+  if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("f16c")) return Isa::baseline;
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
     return Isa::avx512;

@@ -1,9 +1,11 @@
 #include "engine/ops/logaddexp.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "engine/ops/elementwise.h"
 #include "engine/ops/reduce.h"
+#include "engine/ops/select.h"
 
 namespace fastntk {
 namespace {
@@ -20,7 +22,9 @@ struct LogAddExp final : Op {
   }
   Needs needs(ActiveSet active) const override { return {.inputs = active, .output = true}; }
   Tensor forward(std::span<const Tensor> in, ActiveSet, std::vector<Tensor>&) const override {
-    const Variable a(in[0]), b(in[1]), largest = a + relu(b - a);
+    const double finite =
+        in[0].dtype() == DType::float64 ? std::numeric_limits<double>::max() : std::numeric_limits<float>::max();
+    const Variable a(in[0]), b(in[1]), largest = clamp(maximum(a, b), -finite, finite);  // ∞ − ∞ is nothing
     return (largest + log(exp(a - largest) + exp(b - largest))).value;
   }
   Variable jvp(const Linearisation& at, std::span<const Variable> t) const override {

@@ -214,7 +214,7 @@ struct BatchNormTrain final : BatchNorm {
     const Tensor& x = in[input_x];
     require(in[input_gamma].extent(0) == 1 && in[input_beta].extent(0) == 1,
             "{}: gamma and beta of each sample do not exist", name());
-    const int64_t C = x.extent(-1), M = x.elements() / C;
+    const int64_t C = x.extent(-1), M = C == 0 ? 0 : x.elements() / C;
     require(M > 1, "{} needs more than one value per channel, got x {}", name(), x.shape().str());
     Tensor mean({C}, x.dtype(), x.device()), variance({C}, x.dtype(), x.device());
     backend_of(x).channel_moments(x.contiguous().reshape({M, C}), mean, variance);

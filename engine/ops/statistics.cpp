@@ -14,12 +14,15 @@ namespace {
 template <class F>
 Variable over(const char* name, const Variable& x, std::initializer_list<int> axes, F&& f) {
   Shape kept, result = x.shape();
+  int64_t joined = 1;
   std::vector<char> reduced(static_cast<size_t>(x.rank()), 0);
   for (const int axis : axes) {
     require(axis >= -x.rank() && axis < x.rank(), "{}: axis {} of a tensor of rank {}", name, axis, x.rank());
     reduced[static_cast<size_t>(axis < 0 ? axis + x.rank() : axis)] = 1;
     result[axis] = 1;
   }
+  for (int axis = 0; axis < x.rank(); axis++)
+    if (reduced[static_cast<size_t>(axis)]) joined *= x.extent(axis);
   std::vector<int> order;
   for (const char last : {0, 1})
     for (int axis = 0; axis < x.rank(); axis++)
@@ -28,7 +31,6 @@ Variable over(const char* name, const Variable& x, std::initializer_list<int> ax
         if (!last) kept.push_back(x.extent(axis));
       }
   const Variable moved = std::is_sorted(order.begin(), order.end()) ? x : permute(x, order);
-  const int64_t joined = x.shape().elements() / std::max<int64_t>(1, kept.elements());
   return reshape(f(reshape(moved, kept + Shape{joined})), result);
 }
 

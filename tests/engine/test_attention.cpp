@@ -118,3 +118,20 @@ TEST_CASE("self-attention is attention of the parts of its input, to the bit", "
   });
   for (size_t i = 0; i < whole.size(); i++) CHECK(same_bits(whole[i], parts[i]));
 }
+
+TEST_CASE("attention over no queries, and of no features, is sums of nothing", "[attention]") {
+  const auto drawn = [](const Shape& shape, uint64_t seed) {
+    return Random(seed).normal_tensor(shape, DType::float64);
+  };
+  Tape tape;
+  const Variable k = tape.leaf(drawn({1, 3, 4}, 1)), v = tape.leaf(drawn({1, 3, 2}, 2));
+  const Variable none = attention(tape.leaf(drawn({1, 0, 4}, 3)), k, v, 0.5);
+  const std::vector<Variable> leaves = {k, v};
+  for (const Variable& g : tape.vjp(none, Tensor::zeros({1, 0, 2}, DType::float64), leaves))
+    for (const double x : g.value.to_vector<double>()) CHECK(x == 0);
+  const Tensor values = drawn({1, 3, 2}, 4);
+  const Variable mean_of = attention(drawn({1, 5, 0}, 5), drawn({1, 3, 0}, 6), values, 1);
+  const std::vector<double> got = mean_of.value.to_vector<double>(),
+                            expected = mean(values, {1}).value.to_vector<double>();
+  for (size_t i = 0; i < got.size(); i++) CHECK(got[i] == Approx(expected[i % 2]));
+}

@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
+#include "engine/backend.h"
 #include "engine/ops/normalisation.h"
 #include "engine/random.h"
 #include "engine/reference.h"
@@ -71,4 +72,16 @@ TEST_CASE("batch norm in train mode needs more than one value per channel") {
   CHECK_THROWS_WITH(batch_norm_train(Tensor::zeros({1, 1, 1, 5}), Tensor::zeros(row), Tensor::zeros(row),
                                      Tensor::zeros({5}), Tensor::zeros({5}), 0.1, 1e-5),
                     Catch::Contains("more than one value per channel, got x [1, 1, 1, 5]"));
+}
+
+TEST_CASE("of a channel with what is no number mean and variance are none") {
+  Tensor x = Random(3).normal_tensor({4, 1, 1, 5});
+  x.slice(0, 2, 3).slice(3, 1, 2).fill(INFINITY);
+  for (const Device device : {Device::cpu, Device::emu}) {
+    Tensor mean({5}, DType::float32, device), variance({5}, DType::float32, device);
+    backend(device).channel_moments(x.reshape({4, 5}).to(device), mean, variance);
+    const std::vector<float> v = variance.to_vector<float>();
+    CHECK(std::isnan(v[1]));
+    CHECK(std::isfinite(v[0]));
+  }
 }

@@ -20,7 +20,7 @@ constexpr const char* introduction = R"(# Ops
 
 This page is made from the table of ops and the sample database of the tests, by
 `FASTNTK_WRITE_OPS=1 build/release/tests/tests_engine "[op-table]"`; a test compares it with what the program prints. The functions with their shapes
-are in `engine/ops/*.h`; [the tape](tape.md) says what the conventions are and how to add an op.
+are in `engine/ops/*.h`; [the tape](tape.md) says what the conventions are, [add an op](add-an-op.md) how to add one.
 
 * **keeps**: what a record holds for its linear map when all inputs are active: inputs by number, the output `y`, or values computed on the way.
 * **second order**: whether the vjp can be recorded and differentiated again.

@@ -39,3 +39,15 @@ TEST_CASE("a NaN is traced to the record that made it") {
   CHECK_THROWS_WITH(log(y),
                     Catch::Contains("record 1") && Catch::Contains("log on [2]") && Catch::Contains("element 1"));
 }
+
+TEST_CASE("a tangent or cotangent that is on the tape itself is taken as a constant") {
+  Tape tape;
+  const Variable x = tape.leaf(Tensor::from<double>({2}, std::vector<double>{2, 3}));
+  const Variable y = x * x * x;
+  const std::vector<Variable> leaves = {x};
+  const size_t records = tape.records().size();
+  const auto g = tape.vjp(y, y, leaves)[0].value.to_vector<double>();
+  CHECK(g == std::vector<double>{3 * 4 * 8, 3 * 9 * 27});
+  CHECK(tape.jvp({{{x, x}}}, y).value.to_vector<double>() == std::vector<double>{3 * 8, 3 * 27});
+  CHECK(tape.records().size() == records);
+}
