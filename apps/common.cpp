@@ -7,6 +7,7 @@
 #include "datasets/tensor_file.h"
 #include "engine/blas.h"
 #include "engine/cpu/dispatch.h"
+#include "engine/file.h"
 #include "engine/npy.h"
 #include "engine/ops/convolution.h"
 #include "engine/parallel.h"
@@ -44,12 +45,22 @@ Normalisation normalisation_of(const Dataset& data, const std::map<std::string, 
 
 }  // namespace
 
+CLI::Validator not_negative() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        return parse_number<uint64_t>(text) ? std::string() : "a whole number from 0 on was expected, got " + text;
+      },
+      "", "not negative");
+}
+
 void add_common(CLI::App& command, Common& c) {
-  command.add_option("--seed", c.seed, "seed of everything random")->capture_default_str();
+  command.add_option("--seed", c.seed, "seed of everything random")->check(not_negative())->capture_default_str();
   command.add_option("--threads", c.threads, "threads; 0: as many as there are processors")->capture_default_str();
-  command.add_option("--memory", c.memory,
-                     "bytes that Jacobian sweeps may use beside their result, and decoded images, which are decoded "
-                     "anew where they need more; e.g. 512M, 2G; default: no limit");
+  command.add_option(
+      "--memory", c.memory,
+      "bytes, e.g. 512M or 2G: for all that `prepare` and `ntk` do; elsewhere for Jacobian sweeps beside "
+      "their result, and for decoded images, which are decoded anew where they need more. Default: no "
+      "limit");
   command.add_option("--conv", c.convolution, "convolutions: fast (Winograd where it applies, about 1e-5) or exact")
       ->check(CLI::IsMember({"fast", "exact"}))
       ->capture_default_str();
@@ -63,7 +74,7 @@ void add_common(CLI::App& command, Common& c) {
   command.add_option(
       "--data-folder", c.data_folder,
       "folder with the data set's files; default: $FASTNTK_DATA, ~/.local/share/fastntk, /usr/share/datasets");
-  command.add_option("--json", c.json, "write everything printed to this file as JSON (docs/report-format.md)");
+  command.add_option("--json", c.json, "write the numbers of this run to this file as JSON (docs/report-format.md)");
   command.add_flag("--quiet", c.quiet, "no progress lines");
 }
 
@@ -81,6 +92,7 @@ void apply_common(const Common& c) {
   require_available(device_of(c));
   require_usage(c.threads >= 0, "--threads must be 0 or more, got {}", c.threads);
   if (c.threads) set_thread_count(c.threads);
+  if (!c.json.empty()) check_output(c.json);
   parse_bytes(c.memory);
   set_convolution_algorithm(c.convolution == "exact" ? ConvolutionAlgorithm::exact : ConvolutionAlgorithm::fast);
   const Precision precision = parse_precision(c.precision);
@@ -109,9 +121,10 @@ size_t parse_bytes(const std::string& text) {
     }
   const std::string units = "KMGT";
   const size_t power = unit.empty() ? 0 : units.find(unit) + 1;
-  require_usage(used > 0 && (unit.empty() || (unit.size() == 1 && power > 0)) && value > 0 && std::isfinite(value),
-                "an amount of memory is a number with K, M, G or T (of 1024), got '{}'", text);
-  return static_cast<size_t>(value * std::pow(1024.0, static_cast<double>(power)));
+  const double bytes = value * std::pow(1024.0, static_cast<double>(power));
+  require_usage(used > 0 && (unit.empty() || (unit.size() == 1 && power > 0)) && bytes >= 1 && bytes < 0x1p63,
+                "an amount of memory is a number with K, M, G or T (of 1024), at least one byte, got '{}'", text);
+  return static_cast<size_t>(bytes);
 }
 
 Report new_report(const CLI::App& command) {
@@ -268,6 +281,8 @@ void add_input_flags(CLI::App& command, InputFlags& flags) {
   command.add_option("--part", flags.part, "train or test")
       ->check(CLI::IsMember({"train", "test"}))
       ->capture_default_str();
+  for (const char* const other : {"--data", "--samples", "--transform", "--part"})
+    command.get_option("--input")->excludes(command.get_option(other));
 }
 
 const std::string& finetune_entry(const std::map<std::string, std::string>& metadata, const std::string& key,
@@ -297,6 +312,33 @@ Tensor load_theta0(const std::string& path) {
   const Tensor* const theta0 = file.find("fastntk.theta0");
   require(theta0 != nullptr, "{} has no tensor 'fastntk.theta0', where fine-tuning started", path);
   return *theta0;
+}
+
+void check_fine_tuned(const std::map<std::string, std::string>& metadata, const std::string& path) {
+  const auto rule = metadata.find("unlearn.rule");
+  require_usage(rule == metadata.end(),
+                "{} has forgotten samples already (by {}), and would be taken as if it had all that it was fine-tuned "
+                "on: begin with the model before, or fine-tune this one",
+                path, rule == metadata.end() ? "" : rule->second);
+}
+
+std::string beyond_the_objective(const std::map<std::string, std::string>& metadata) {
+  std::string what;
+  for (const auto& [key, name] : {std::pair{"finetune.label_smoothing", "label smoothing"},
+                                  {"finetune.weight_decay", "weight decay"},
+                                  {"finetune.flip", "mirrored images"},
+                                  {"finetune.crop", "shifted images"}}) {
+    const auto at = metadata.find(key);
+    if (at == metadata.end() || at->second == "0" || at->second == "false") continue;
+    what += fmt::format("{}{}", what.empty() ? "" : ", ", name);
+  }
+  return what.empty() ? ""
+                      : "note: the model was fine-tuned with " + what +
+                            ", which the linearised objective has not: its optimum is not that of fine-tuning\n";
+}
+
+void erase_entries(std::map<std::string, std::string>& metadata, const std::string& prefix) {
+  std::erase_if(metadata, [&](const auto& entry) { return entry.first.starts_with(prefix); });
 }
 
 void check_channels(const Dataset& data, const Checkpoint& checkpoint) {
@@ -330,13 +372,18 @@ std::map<std::string, std::string> columns_of(const Subset& subset) {
   return m;
 }
 
+void check_tensor_output(const std::string& path) {
+  require_usage(path.ends_with(".safetensors") || path.ends_with(".npy"),
+                "the output must end in .safetensors or .npy, got '{}'", path);
+  check_output(path);
+}
+
 void write_tensor(const std::string& path, const std::string& name, const Tensor& tensor,
                   const std::map<std::string, std::string>& metadata) {
   if (path.ends_with(".npy")) {
     save_npy(path, tensor);
     return;
   }
-  require_usage(path.ends_with(".safetensors"), "the output must end in .safetensors or .npy, got '{}'", path);
   SafeTensors file;
   file.metadata = metadata;
   file.tensors.emplace_back(name, tensor.contiguous());

@@ -23,6 +23,8 @@ struct Common {
   std::string memory, json, data_folder, convolution = "fast", precision = "float32", device = "cpu";
   bool quiet = false;
 };
+/// For options that take a whole number from 0 on.
+CLI::Validator not_negative();
 void add_common(CLI::App& command, Common& common);
 /// --device, for commands that run a network.
 void add_device_flag(CLI::App& command, Common& common);
@@ -94,6 +96,12 @@ DataFlags finetune_data_flags(const std::map<std::string, std::string>& metadata
 Dataset load_finetune_data(const std::map<std::string, std::string>& metadata, const std::string& path, Common common);
 /// Where fine-tuning started, float64 [P], from the model file at `path`.
 Tensor load_theta0(const std::string& path);
+/// UsageError for a model that `unlearn` or `forget` wrote.
+void check_fine_tuned(const std::map<std::string, std::string>& metadata, const std::string& path);
+/// A line that names what fine-tuning had and the rules have not; empty if there is nothing.
+std::string beyond_the_objective(const std::map<std::string, std::string>& metadata);
+/// Removes the entries whose keys begin so.
+void erase_entries(std::map<std::string, std::string>& metadata, const std::string& prefix);
 /// An Error unless the images have as many channels as the model takes.
 void check_channels(const Dataset& data, const Checkpoint& checkpoint);
 /// Inputs for predict, jacobian and ntk: a tensor file (taken as it is), or a data set and rules.
@@ -107,6 +115,8 @@ Samples load_inputs(const InputFlags& flags, const Checkpoint& checkpoint, const
 
 /// Where each parameter's columns begin, for the metadata of a Jacobian or a kernel.
 std::map<std::string, std::string> columns_of(const Subset& subset);
+/// An Error now if write_tensor() could not write to `path`.
+void check_tensor_output(const std::string& path);
 /// Writes one named tensor, as .npy or .safetensors by the ending.
 void write_tensor(const std::string& path, const std::string& name, const Tensor& tensor,
                   const std::map<std::string, std::string>& metadata);

@@ -1,5 +1,6 @@
 // fastntk convert: tensors from one file to another, as they are or as those of a model.
 #include "apps/common.h"
+#include "engine/file.h"
 #include "engine/safetensors_index.h"
 #include "engine/sha256.h"
 #include "engine/weights_file.h"
@@ -33,6 +34,7 @@ SafeTensors as_model(const Flags& f, const SafeTensors& file) {
         "{} has {} classes, not {}; --replace-head gives it a new classifier (and drops what fine-tuning left)",
         f.input, classes, f.classes);
     checkpoint.model = replace_head(checkpoint.model, f.classes, head_rule(f.head), f.common.seed);
+    for (const char* const of : {"finetune.", "unlearn."}) erase_entries(checkpoint.metadata, of);
   } else {
     for (const auto& entry : file.tensors)
       if (entry.first.starts_with("fastntk.")) extra.push_back(entry);
@@ -52,6 +54,7 @@ void run(const Flags& f, const CLI::App& command) {
   require_usage(!f.replace || f.classes > 0,
                 "--replace-head needs --classes, the number of classes of the new classifier");
 
+  check_output(f.output);
   SafeTensors file = load_weights(f.input);
   const bool model = !f.architecture.empty() || ModelConfig::from_map(file.metadata);
   require_usage(model || !f.classes, "{} has no configuration of a model: --classes needs --arch", f.input);

@@ -1,4 +1,6 @@
 // fastntk demo: the main job, from a pre-trained checkpoint to the table of all methods, on Fashion-MNIST.
+#include <filesystem>
+
 #include "apps/common.h"
 #include "datasets/split.h"
 #include "engine/file.h"
@@ -34,8 +36,7 @@ bool tunes_classifier(const std::string& subset) {
   return false;
 }
 
-Protocol protocol_of(const Model& model, const std::string& loss, const std::string& subset, int64_t n,
-                     uint64_t seed) {
+Protocol protocol_of(const Model& model, const std::string& loss, const std::string& subset, int64_t n, uint64_t seed) {
   Protocol p;
   p.train.loss = loss;
   p.train.mode = Mode::eval;
@@ -68,6 +69,8 @@ Protocol protocol_of(const Model& model, const std::string& loss, const std::str
 void run_demo(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
+  require_usage(f.oracle_seeds >= -1, "--oracle-seeds must be -1 or more, got {}", f.oracle_seeds);
+  if (!f.markdown.empty()) check_output(f.markdown);
   require(file_exists(f.model), "there is no pre-trained model at {}; `fastntk pretrain -o {}` makes it", f.model,
           f.model);
   const Checkpoint pretrained = open_model(f.model, "");
@@ -105,6 +108,7 @@ void run_demo(const Flags& f, const CLI::App& command) {
         ExperimentConfig config;
         config.subset = subset_name;
         config.finetune = protocol.train;
+        config.finetune.network = model.config.str();
         config.rules = protocol.rules;
         config.oracle_seeds = f.oracle_seeds;
         config.checkpoints = f.checkpoints;
@@ -115,11 +119,12 @@ void run_demo(const Flags& f, const CLI::App& command) {
         const double rho = ridge_of(protocol.train, n);
         const Objective before = objective(*model, subset, samples, find_loss(loss), rho, gather(*model, subset));
         const std::string name = fmt::format("n = {}, {}, {}", n, loss, subset_name);
-        const Finetuned finetuned = finetune(
-            *model, subset, samples, protocol.train, "fine-tune (" + name + ")",
-            f.checkpoints.empty()
-                ? ""
-                : fmt::format("{}/original-{}-{}-{}.partial.safetensors", f.checkpoints, n, loss, subset_name));
+        const std::string unfinished = f.checkpoints.empty() ? ""
+                                                             : fmt::format("{}/original-{}-{}-{}.partial.safetensors",
+                                                                           f.checkpoints, n, loss, subset_name);
+        const Finetuned finetuned =
+            finetune(*model, subset, samples, config.finetune, "fine-tune (" + name + ")", unfinished);
+        if (!unfinished.empty()) std::filesystem::remove(unfinished);
         const Objective after = objective(*model, subset, samples, find_loss(loss), rho, finetuned.theta0);
         fmt::print("{}: fine-tuned on D in {}; objective {:.3f}, gradient norm {:.4f} of its value at θ0\n", name,
                    format_duration(finetuned.phase.seconds), after.value(), after.gradient_norm / before.gradient_norm);
@@ -134,7 +139,7 @@ void run_demo(const Flags& f, const CLI::App& command) {
   report.results["seconds"] = clock.seconds();
   report.results["peak_resident_bytes"] = static_cast<double>(peak_resident_bytes());
   fmt::print(
-      "JS and L1 are distances to the first oracle, in nats; objective and gradient (relative to θ0) are those of the "
+      "JS (in nats) and L1 are distances to the first oracle; objective and gradient (relative to θ0) are those of the "
       "retain set.\n"
       "{} in all, peak resident memory {}\n",
       format_duration(clock.seconds()), format_bytes(static_cast<double>(peak_resident_bytes())));

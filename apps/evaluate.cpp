@@ -42,7 +42,7 @@ void run_evaluate(const Flags& f, const CLI::App& command) {
   Report report = new_report(command);
   const auto [checkpoint, samples] = load_on(device, f);
   require(samples.labels.defined(), "these samples have no labels to evaluate against");
-  require(samples.size() > 0, "'{}' chooses no samples", f.input.data.rules);
+  require_usage(samples.size() > 0, "'{}' chooses no samples", f.input.data.rules);
   const Stopwatch clock;
   const Tensor logits = predict(*checkpoint.model, samples.inputs).to(Device::cpu);
   report.results = {{"n", static_cast<double>(samples.size())},
@@ -73,6 +73,7 @@ void run_evaluate(const Flags& f, const CLI::App& command) {
 
 void run_predict(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
+  check_tensor_output(f.output);
   const Device device = device_of(f.common);
   Report report = new_report(command);
   const auto [checkpoint, samples] = load_on(device, f);
@@ -86,6 +87,7 @@ void run_predict(const Flags& f, const CLI::App& command) {
 
 void run_jacobian(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
+  check_tensor_output(f.output);
   const Device device = device_of(f.common);
   Report report = new_report(command);
   const auto [checkpoint, samples] = load_on(device, f);

@@ -19,6 +19,7 @@ struct Flags {
   DataFlags data{.name = "fashion-mnist", .rules = "30000-59999 per-class:100"};
   std::string model, state, output, page, key, ids, ids_file, where, subset, loss = "mse", rank;
   double l2 = 0;
+  int64_t crossover = -1;
   int64_t label = no_label;
   bool dry_run = false, compact = false, purge = false;
 };
@@ -26,6 +27,7 @@ struct Flags {
 // A model that was not fine-tuned is prepared where it stands, θ* = θ0: what fine-tuning would have written about
 // itself comes from the flags.
 Dataset describe_unchanged(const Flags& f, Checkpoint& checkpoint) {
+  require_usage(!(f.l2 < 0), "--l2 must be positive, got {}", f.l2);
   require_usage(!f.subset.empty() && f.l2 > 0,
                 "{} was not written by `fastntk finetune`; to prepare it as it stands, --subset and --l2 say which "
                 "parameters are tuned and with which λ",
@@ -49,6 +51,7 @@ void run_prepare(const Flags& f, const CLI::App& command) {
   Report report = new_report(command);
   Checkpoint checkpoint = open_model(f.model, "");
   checkpoint.model->to(device_of(f.common));
+  check_fine_tuned(checkpoint.metadata, f.model);
   const bool tuned = checkpoint.metadata.contains("finetune.subset");
   for (const char* const flag : {"--subset", "--l2", "--loss", "--data", "--samples", "--transform"})
     require_usage(!tuned || command.count(flag) == 0, "{} was fine-tuned: what {} would say is in its metadata already",
@@ -62,6 +65,7 @@ void run_prepare(const Flags& f, const CLI::App& command) {
                 f.model);
   const double ridge = static_cast<double>(samples.size()) * l2;
   const Tensor theta0 = tuned ? load_theta0(f.model) : gather(*checkpoint.model, choose(*checkpoint.model, subset));
+  fmt::print("{}", beyond_the_objective(m));
   const Stopwatch clock;
   reset_peak_memory();
   const JacobianOptions sweeps{.memory = parse_bytes(f.common.memory)};
@@ -78,7 +82,8 @@ void run_prepare(const Flags& f, const CLI::App& command) {
     return finish(report, f.common);
   }
   const Prepared state = Prepared::prepare(f.output, checkpoint.model, m, subset, theta0, samples,
-                                           finetune_entry(m, "finetune.loss", f.model), ridge, {.jacobian = sweeps});
+                                           finetune_entry(m, "finetune.loss", f.model), ridge,
+                                           {.jacobian = sweeps, .crossover = f.crossover});
   report.results = {{"n", static_cast<double>(samples.size())},
                     {"parameters", static_cast<double>(state.subset().size())},
                     {"rho", ridge},
@@ -91,12 +96,18 @@ void run_prepare(const Flags& f, const CLI::App& command) {
                             static_cast<double>(1 + checkpoint.model.config.classes) *
                             forward_flops(*checkpoint.model, samples.at({0}).inputs);
   fmt::print(
-      "{}: n = {}, P = {}, ρ = nλ = {:g} (fixed when samples leave), a new factor from {} rows on, {}, peak {}, {} "
+      "{}: n = {}, P = {}, ρ = nλ = {:g} (fixed when samples leave), a new factor from {} rows on (--crossover), {}, "
+      "peak {}, {} "
       "resident\n",
       f.output, samples.size(), state.subset().size(), ridge, state.crossover(),
       format_duration(report.results["seconds"]), format_bytes(report.results["peak_bytes"]),
       format_bytes(report.results["peak_resident_bytes"]));
   finish(report, f.common);
+}
+
+std::string without_spaces(std::string text) {
+  std::erase_if(text, [](char c) { return c == ' ' || c == '\t' || c == '\n'; });
+  return text;
 }
 
 // What the flags choose among the samples of the state, by the rules of datasets/split.h.
@@ -107,18 +118,21 @@ std::vector<int64_t> chosen_ids(const Flags& f, const Prepared& state) {
                           .with_ids(state.ids());
   const Dataset present = all.subset(state.present());
   std::vector<Split> rules;
-  if (!f.ids.empty()) rules.push_back(Split::parse("ids:" + f.ids));
+  if (!f.ids.empty()) rules.push_back(Split::parse("ids:" + without_spaces(f.ids)));
   if (!f.ids_file.empty()) rules.push_back(Split::ids_in_file(f.ids_file));
   if (f.label != no_label) rules.push_back(Split::parse(fmt::format("class:{}", f.label)));
   if (!f.where.empty()) rules.push_back(Split::parse(f.where));
   require_usage(rules.size() == 1, "one of --ids, --ids-file, --class and --where says what to forget, got {} of them",
                 rules.size());
-  return rules[0].select(present, f.common.seed).ids();
+  // Of ids that were forgotten before the state says so.
+  const bool by_id = !f.ids.empty() || !f.ids_file.empty();
+  return rules[0].select(by_id ? all : present, f.common.seed).ids();
 }
 
 void run_forget(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
+  check_outcome(f.output, f.page);
   std::optional<SignatureKey> key;
   if (!f.key.empty()) key = SignatureKey::read_private(f.key);
   const Stopwatch clock;
@@ -180,6 +194,11 @@ void add_prepare(CLI::App& app) {
   c->add_option("--subset", f->subset, "parameters that are tuned");
   c->add_option("--l2", f->l2, "λ of ½λ‖θ − θ0‖²; ρ = nλ");
   c->add_option("--loss", f->loss, "mse or ce")->capture_default_str();
+  c->add_option("--crossover", f->crossover,
+                "rows that may leave before a new factor is made; -1: as measured on this machine. It is part of what "
+                "the bits of later weights depend on")
+      ->check(CLI::Range(int64_t{-1}, int64_t{1} << 20))
+      ->capture_default_str();
   c->add_option("--rank", f->rank,
                 "K/N: compute the rows of the K-th of N parts of the samples alone (K from 0), for a run without "
                 "--rank after them; each in a process, on a GPU or a machine of its own");
@@ -195,7 +214,7 @@ void add_forget(CLI::App& app) {
   c->add_option("state", f->state, "folder made by `fastntk prepare`")->required();
   c->add_option("--ids", f->ids, "ids and ranges, e.g. 1,5,9-12");
   c->add_option("--ids-file", f->ids_file, "the same from a file");
-  c->add_option("--class", f->label, "all that are left of a class")->check(CLI::NonNegativeNumber);
+  c->add_option("--class", f->label, "all that are left of a class")->check(not_negative());
   c->add_option("--where", f->where, "rules that choose among those left: 'class:9 first:3', random:0.1, …");
   c->add_flag("--dry-run", f->dry_run, "say what would change; write nothing to the state");
   c->add_flag("--compact", f->compact, "instead: fold the rows that left into a new factor");

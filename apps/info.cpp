@@ -104,6 +104,8 @@ void add_info(CLI::App& app) {
   add_common(*c, f->common);
   c->callback([f, c] {
     apply_common(f->common);
+    require_usage(f->file.empty() || (!f->devices && !f->ops),
+                  "--devices and --ops are about this program, not a file");
     Report report = new_report(*c);
     if (f->devices)
       about_devices(report);

@@ -33,6 +33,14 @@ int run(int argc, char** argv) {
   apps::add_demo(app);
   try {
     install_interrupt_handler();
+    const std::string first = argc > 1 ? argv[1] : "-";
+    std::string known;
+    bool is_known = first.starts_with("-");
+    for (const CLI::App* const c : app.get_subcommands({})) {
+      known += (known.empty() ? "" : ", ") + c->get_name();
+      is_known |= c->get_name() == first;
+    }
+    require_usage(is_known, "there is no command '{}'; there are {}", first, known);
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError& e) {

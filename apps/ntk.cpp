@@ -1,11 +1,13 @@
 // fastntk ntk: the neural tangent kernel, its spectrum, and pictures of both.
 #include "unlearn/ntk.h"
 #include <cmath>
+#include <filesystem>
 #include "unlearn/rows.h"
 #include "unlearn/spectrum.h"
 #include "unlearn/svg.h"
 
 #include "apps/common.h"
+#include "engine/file.h"
 #include "engine/npy.h"
 #include "engine/progress.h"
 #include "engine/safetensors.h"
@@ -99,12 +101,13 @@ void write_kernels(const NtkFlags& f, const Module& model, const Subset& subset,
   const double total = kernel->symmetric() ? kernel->trace() : 0;
   std::map<std::string, std::string> metadata = columns_of(subset);
   metadata["kernel"] = f.trace ? "class average" : "class blocks";
+  std::vector<std::string> unfinished;
   KernelWriter writer(f.output, metadata, names, kernel->rows(), kernel->columns());
   writer.write("ntk", *kernel);
   for (const auto& [name, part] : parts) {
     kernel.reset();
     options.purpose = NtkPurpose::block;
-    options.progress = fmt::format("{}.{}.ntk-partial", f.output, name);
+    unfinished.push_back(options.progress = fmt::format("{}.{}.ntk-partial", f.output, name));
     options.title = "ntk " + name;
     kernel = NtkComputation(model, part, first.inputs, second.inputs, options).kernel();
     writer.write("ntk." + name, *kernel);
@@ -117,6 +120,7 @@ void write_kernels(const NtkFlags& f, const Module& model, const Subset& subset,
     fmt::print("\n");
   }
   writer.commit();
+  for (const std::string& file : unfinished) std::filesystem::remove(file);
 }
 
 // y of kernel-target alignment: one-hot, [n, C].
@@ -231,6 +235,10 @@ void check_flags(const NtkFlags& f, bool two) {
   require_usage(!f.breakdown || f.output.ends_with(".safetensors"),
                 "--breakdown writes several kernels, which only a .safetensors file holds");
   require_usage(f.top >= 0 && f.ridge >= 0, "--top and --ridge must not be negative, got {} and {}", f.top, f.ridge);
+  require_usage(f.plot.empty() || f.plot.ends_with(".svg"), "a plot is an SVG file, whose name ends in .svg, got '{}'",
+                f.plot);
+  require_usage(f.ridge == 0 || f.spectrum || !f.plot.empty(),
+                "--ridge is for the effective dimension and the condition number: give --spectrum or --plot");
   require_usage(!f.top || !f.spectrum, "--spectrum computes all eigenvalues, --top some of them: give one");
   require_usage(!two || purpose_of(f) == NtkPurpose::block, "a kernel between two sets has no eigenvalues");
 }
@@ -239,6 +247,8 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
   apply_common(f.common);
   const bool two = !f.second.input.empty() || !f.second.data.rules.empty();
   check_flags(f, two);
+  for (const std::string& file : {f.output, f.plot})
+    if (!file.empty()) check_output(file);
   const NtkRepresentation representation = ntk_representation(f.representation);
   const NtkPurpose purpose = purpose_of(f);
   Report report = new_report(command);
@@ -247,7 +257,7 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
   model.to(device_of(f.common));
   const Subset subset = choose(model, f.subset);
   const Samples first = load_inputs(f.input, checkpoint, f.common);
-  require(first.size() > 0, "'{}' chooses no samples", f.input.data.rules);
+  require_usage(first.size() > 0, "'{}' chooses no samples", f.input.data.rules);
   Samples second;
   if (two) {
     second = load_inputs(f.second, checkpoint, f.common);
@@ -265,6 +275,9 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
                      .progress = beside.empty() ? "" : beside + ".ntk-partial",
                      .title = "ntk"};
   const Stopwatch clock;
+  require_usage(f.top <= first.size() * checkpoint.model.config.classes,
+                "--top {}: the kernel of {} samples and {} classes has {} eigenvalues", f.top, first.size(),
+                checkpoint.model.config.classes, first.size() * checkpoint.model.config.classes);
   NtkComputation computation(model, subset, first.inputs, second.inputs, options);
   const NtkPlan& plan = computation.choice().plan;
   fmt::print("{}", computation.choice().str());
@@ -338,6 +351,7 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
     fmt::print("{}: the spectrum{}\n", f.plot, kernel ? " and the kernel" : "");
   }
   if (!f.output.empty()) write_kernels(f, model, subset, first, second, options, std::move(*kernel), report);
+  computation.remove_progress();
   report.results["seconds"] = clock.seconds();
   fmt::print(
       "{}Θ [{}, {}] ({}), P = {}, {}, peak {} of {} predicted{}\n", f.output.empty() ? "" : f.output + ": ",

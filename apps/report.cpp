@@ -42,6 +42,8 @@ Samples test_samples(const Flags& f, const Prepared& state, const Positions& for
 void run_report(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
+  if (!f.page.empty()) check_output(f.page);
+  if (!f.state.empty()) check_output(f.record);
   const RecordFile record = read_record(f.record);
   std::string text = record.text;
   if (!f.state.empty()) {
@@ -80,11 +82,14 @@ void run_report(const Flags& f, const CLI::App& command) {
     for (const auto& [name, samples] : sets) {
       report.results["acc_" + name] = metrics.after["acc_" + name];
       report.results["loss_" + name] = metrics.after["loss_" + name];
-      fmt::print(
-          "{:<7} {:>6} samples: accuracy {:.4f} before, {:.4f} after; loss {:.4f}, {:.4f}; linearisation error "
-          "{:.3f}\n",
-          name, samples.size(), metrics.before["acc_" + name], metrics.after["acc_" + name],
-          metrics.before["loss_" + name], metrics.after["loss_" + name], metrics.linearisation_error[name]);
+      if (samples.size() == 0)
+        fmt::print("{:<7}      0 samples\n", name);
+      else
+        fmt::print(
+            "{:<7} {:>6} samples: accuracy {:.4f} before, {:.4f} after; loss {:.4f}, {:.4f}; linearisation error "
+            "{:.3f}\n",
+            name, samples.size(), metrics.before["acc_" + name], metrics.after["acc_" + name],
+            metrics.before["loss_" + name], metrics.after["loss_" + name], metrics.linearisation_error[name]);
     }
     text = with_metrics(record, metrics);
     write_file_atomically(f.record, text);

@@ -14,9 +14,9 @@ void print_request(const RequestRecord& r) {
   fmt::print(
       "{}: {}, relative residual {:.1e} ({}), condition at most about {:.1e}, ‖Δθ‖ {:.3e}\n"
       "probe: predicted change {:.3e}, actual {:.3e}, linearisation error {:.3f}, A off by {:.3f} of itself; {}\n",
-      r.entry == 0 ? "dry run, nothing written" : fmt::format("entry {}", r.entry), what, r.relative_residual,
-      r.representation, r.condition_bound, r.update_norm, r.predicted_change, r.actual_change, r.linearisation_error,
-      r.matrix_distance, r.advice);
+      r.entry == 0 ? "dry run, nothing written to the state" : fmt::format("entry {}", r.entry), what,
+      r.relative_residual, r.representation, r.condition_bound, r.update_norm, r.predicted_change, r.actual_change,
+      r.linearisation_error, r.matrix_distance, r.advice);
   if (r.newton)
     fmt::print(
         "optimum of the linearised model: gradient {:.1e} → {:.1e} in {} chord and {} Newton steps, {} passes over the "
@@ -32,6 +32,11 @@ void put_request(Report& report, const RequestRecord& r, double seconds) {
                     {"update_norm", r.update_norm},
                     {"n_before", static_cast<double>(r.n_before)},
                     {"n_after", static_cast<double>(r.n_after)}};
+}
+
+void check_outcome(const std::string& model, const std::string& page) {
+  for (const std::string& file : {model, page})
+    if (!file.empty()) check_output(file);
 }
 
 void add_outcome_flags(CLI::App& command, std::string& model, std::string& page) {

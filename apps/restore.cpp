@@ -33,6 +33,7 @@ template <class Make>
 void run_request(const Flags& f, const CLI::App& command, Make&& make) {
   apply_common(f.common);
   Report report = new_report(command);
+  check_outcome(f.output, f.page);
   std::optional<SignatureKey> key;
   if (!f.key.empty()) key = SignatureKey::read_private(f.key);
   const Stopwatch clock;
@@ -82,7 +83,7 @@ void add_restore(CLI::App& app) {
   CLI::App* const c =
       app.add_subcommand("restore", "go back to the samples that a prepared state had after an entry of its journal");
   add_request_flags(*c, *f);
-  c->add_option("--to", f->to, "the entry; 0: as prepared")->required()->check(CLI::NonNegativeNumber);
+  c->add_option("--to", f->to, "the entry; 0: as prepared")->required()->check(not_negative());
   c->callback([f, c] {
     run_request(*f, *c, [&](Prepared& state, const RequestOptions& options) {
       return state.restore(f->to, samples_of(f->data, f->common, state), options);

@@ -1,5 +1,8 @@
 // fastntk pretrain and fastntk finetune.
+#include <filesystem>
+
 #include "apps/common.h"
+#include "engine/file.h"
 #include "engine/progress.h"
 #include "engine/sha256.h"
 #include "models/adapt.h"
@@ -24,9 +27,11 @@ struct PretrainFlags {
 void run_pretrain(const PretrainFlags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
+  check_output(f.output);
   const Dataset data = load_samples(f.data, f.common, Part::train);
   const Dataset test = load_samples(f.test, f.common, Part::test);
-  require(data.size() > 0, "there are no samples to train on: '{}' chooses none", f.data.rules);
+  require_usage(data.size() > 0, "there are no samples to train on: '{}' chooses none", f.data.rules);
+  require_usage(test.size() > 0, "there are no samples to report accuracy on: '{}' chooses none", f.test.rules);
   // Classes from 0 to the largest that occurs: the classifier has no rows for what it never saw.
   int64_t classes = 0;
   const auto counts = data.class_counts();
@@ -40,7 +45,7 @@ void run_pretrain(const PretrainFlags& f, const CLI::App& command) {
                      .image_width = data.width()};
   if (f.width) config.options["width"] = std::to_string(f.width);
   if (f.architecture == "resnet20" || f.architecture == "resnet32" || f.architecture == "resnet44" ||
-      f.architecture == "resnet56")
+      f.architecture == "resnet56" || command.count("--shortcut") > 0)
     config.options["shortcut"] = f.shortcut;
   if (!f.stem.empty()) config.options["stem"] = f.stem;
   put_options(config, f.options);
@@ -55,12 +60,15 @@ void run_pretrain(const PretrainFlags& f, const CLI::App& command) {
   put_data(metadata, "pretrain.data.", f.data, data);
   TrainConfig train_settings = train_config(f.train, f.common);
   train_settings.mode = Mode::train;
+  train_settings.network = model.config.str();
   for (const auto& [key, value] : train_settings.settings()) metadata["pretrain." + key] = value;
   const Samples samples = to_samples(data, metadata, DType::float32),
                 test_samples = to_samples(test, metadata, DType::float32);
+  const std::string unfinished = f.output + ".training.partial";
   const TrainResult result = train(*model, choose(*model, "all"), samples, train_settings,
-                                   "pretrain " + model.config.architecture, f.output + ".training.partial");
+                                   "pretrain " + model.config.architecture, unfinished);
   save_model(f.output, model, metadata);
+  std::filesystem::remove(unfinished);
   report.results["acc_test"] = accuracy(predict(*model, test_samples.inputs), test_samples.labels);
   report.results["seconds"] = result.seconds;
   report.results["steps"] = static_cast<double>(result.steps);
@@ -87,11 +95,13 @@ struct FinetuneFlags {
 void run_finetune(const FinetuneFlags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
+  check_output(f.output);
+  require_usage(f.image_size >= 0, "--image-size must be 0 or more, got {}", f.image_size);
   Checkpoint checkpoint = open_model(f.model, f.architecture);
   DataFlags data_flags = f.data;
   data_flags.transform = transform_of(f.data, checkpoint.metadata);
   const Dataset data = load_samples(data_flags, f.common, Part::train);
-  require(data.size() > 0, "there are no samples to train on: '{}' chooses none", f.data.rules);
+  require_usage(data.size() > 0, "there are no samples to train on: '{}' chooses none", f.data.rules);
   check_channels(data, checkpoint);
   put_transform(checkpoint.metadata, data_flags.transform, data.channels());
   if (f.image_size > 0) checkpoint.model = with_image_size(checkpoint.model, f.image_size, f.image_size);
@@ -103,20 +113,24 @@ void run_finetune(const FinetuneFlags& f, const CLI::App& command) {
   const Subset subset = choose(model, f.subset);
   TrainConfig train_settings = train_config(f.train, f.common);
   train_settings.mode = Mode::eval;
+  train_settings.network = checkpoint.model.config.str();
   const Samples samples = to_samples(data, checkpoint.metadata, model.dtype());
   const Loss& loss = find_loss(train_settings.loss);
   fmt::print("{}", subset.table());
   const double rho = ridge_of(train_settings, samples.size());
   const Objective before = objective(model, subset, samples, loss, rho, gather(model, subset));
-  const Finetuned result = finetune(model, subset, samples, train_settings, "finetune", f.output + ".training.partial");
+  const std::string unfinished = f.output + ".training.partial";
+  const Finetuned result = finetune(model, subset, samples, train_settings, "finetune", unfinished);
   const Objective after = objective(model, subset, samples, loss, rho, result.theta0);
 
   auto& m = checkpoint.metadata;
+  for (const char* const before : {"finetune.", "unlearn."}) erase_entries(m, before);
   put_data(m, "finetune.data.", data_flags, data);
   for (const auto& [key, value] : train_settings.settings()) m["finetune." + key] = value;
   m["finetune.subset"] = f.subset;
   m["finetune.head"] = f.head;
   save_model(f.output, checkpoint.model, m, {{"fastntk.theta0", result.theta0}});
+  std::filesystem::remove(unfinished);
   report.results["acc_train"] = accuracy(predict(model, samples.inputs), samples.labels);
   report.results["objective"] = after.value();
   report.results["gradient_norm"] = after.gradient_norm;

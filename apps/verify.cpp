@@ -78,7 +78,7 @@ void run_verify(const Flags& f, const CLI::App& command) {
       "--state says where the weights are to be checked, --public-key whose signature; one of them is needed");
   require_usage(!f.state.empty() || !f.replay, "--replay needs --state");
   require_usage(f.replay || f.work.empty(), "--work is where --replay computes, which was not asked for");
-  require_usage(f.rows >= 0 || command.count("--rows") == 0, "--rows must be 0 or more, got {}", f.rows);
+  require_usage(f.rows >= 1 || command.count("--rows") == 0, "--rows must be 1 or more, got {}", f.rows);
   const RecordFile record = read_record(f.record);
   std::optional<SignatureKey> key;
   if (!f.public_key.empty()) key = SignatureKey::read_public(f.public_key);

@@ -62,8 +62,9 @@ Dataset load_image_list(const std::string& path, const std::string& class_file) 
   if (are_numbers(reference)) {
     constexpr int64_t most_classes = 1 << 20;  // a slip of the pen must not make billions of them
     for (const std::string& label : reference) classes = std::max(classes, *whole_number(label));
-    require(++classes <= most_classes, "{}: its largest label makes {} classes; {} are possible",
+    require(classes < most_classes, "{}: its largest label is {}; {} classes are possible",
             class_file.empty() ? path : class_file, classes, most_classes);
+    classes++;
   } else {
     const std::set<std::string> sorted(reference.begin(), reference.end());
     names.assign(sorted.begin(), sorted.end());

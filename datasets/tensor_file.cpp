@@ -22,6 +22,8 @@ Dataset from_tensors(const std::string& path, const Tensor& input, const Tensor*
       labels->describe());
   const std::vector<int64_t> values = labels->to(DType::int64).to_vector<int64_t>();
   const int64_t largest = values.empty() ? -1 : *std::max_element(values.begin(), values.end());
+  constexpr int64_t most_classes = 1 << 20;
+  require(largest < most_classes, "{}: its largest label is {}; {} classes are possible", path, largest, most_classes);
   return Dataset(path, images, Tensor::from<int64_t>({input.extent(0)}, values), largest + 1);
 }
 

@@ -109,12 +109,12 @@ std::vector<SubsetPart> subset_parts(const std::string& specification) {
 
 int64_t addition_size(const Module& model, const std::string& kind) {
   int64_t size = 0;
-  bool deep = false;
+  bool deep = false, several_blocks = false;  // prompts of one block are deep as well
   for (const auto& [name, p] : model.named_parameters()) {
-    deep |= name == "prompt.1";
+    deep |= name == "prompt.1", several_blocks |= name.starts_with("blocks.1.");
     if (size == 0 && is_added(kind, name)) size = p->value.extent(0);
   }
-  return kind == "prompt-deep" && !deep ? 0 : size;
+  return kind == "prompt-deep" && several_blocks && !deep ? 0 : size;
 }
 
 Subset choose(const Module& model, const std::string& specification) {

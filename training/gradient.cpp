@@ -5,6 +5,7 @@
 #include "engine/backend.h"
 #include "engine/device.h"
 #include "engine/ops/reduce.h"
+#include "engine/progress.h"
 
 namespace fastntk {
 namespace {
@@ -40,7 +41,7 @@ TileGradient tile_gradient(const Module& model, const Subset& subset, Mode mode,
 
 BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mode, const Tensor& inputs,
                              const Tensor& labels, const Loss& loss, double smoothing,
-                             const std::optional<Random>& random, bool recompute) {
+                             const std::optional<Random>& random, bool recompute, NonFinite non_finite) {
   const bool whole = mode == Mode::train && !model.separates_samples();
   const Device device = model.device();
   const int64_t n = inputs.extent(0), tile = whole ? n : tile_on(device, gradient_tile), tiles = (n + tile - 1) / tile;
@@ -57,7 +58,7 @@ BatchGradient batch_gradient(const Module& model, const Subset& subset, Mode mod
     });
     for (size_t i = 0; i < results.size(); i++) {
       out.loss += results[i].loss;
-      if (!std::isfinite(results[i].loss)) {
+      if (!std::isfinite(results[i].loss) && non_finite == NonFinite::refused) {
         // Once more with a look at every value: the error names the op.
         const int64_t at = first + static_cast<int64_t>(i);
         tile_gradient(model, subset, mode, part(inputs, at), part(labels, at), loss, smoothing, random, at * tile,
@@ -95,6 +96,7 @@ Tensor predict(const Module& model, const Tensor& inputs) {
   require(n > 0, "a prediction needs at least one sample");
   std::vector<Tensor> parts(static_cast<size_t>(tiles));
   for_parts(device, tiles, [&](int64_t i) {
+    check_interrupt();
     const Tensor part = inputs.slice(0, i * tile, std::min(n, (i + 1) * tile)).to(device);
     parts[static_cast<size_t>(i)] = model.forward(Pass(Mode::eval), part).value.to(inputs.device());
   });
@@ -103,7 +105,8 @@ Tensor predict(const Module& model, const Tensor& inputs) {
 
 Objective objective(const Module& model, const Subset& subset, const Samples& samples, const Loss& loss, double rho,
                     const Tensor& theta0) {
-  const BatchGradient g = batch_gradient(model, subset, Mode::eval, samples.inputs, samples.labels, loss);
+  const BatchGradient g =
+      batch_gradient(model, subset, Mode::eval, samples.inputs, samples.labels, loss, 0, {}, false, NonFinite::kept);
   const std::vector<double> theta = gather(model, subset).to_vector<double>(), start = theta0.to_vector<double>();
   Objective out{.loss = g.loss};
   double squared = 0;

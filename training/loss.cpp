@@ -147,7 +147,7 @@ Loss class_weighted(const Loss& loss, const std::vector<double>& weights) {
     const Variable each = plain(logits, labels, smoothing);
     std::vector<double> factors;
     for (const int64_t label : labels.to_vector<int64_t>()) factors.push_back(weight(logits.extent(-1), label));
-    return each * Variable(Tensor::from<double>(labels.shape(), factors).to(logits.dtype()));
+    return each * Variable(Tensor::from<double>(labels.shape(), factors).to(logits.dtype()).to(logits.value.device()));
   };
   out.value = [plain = loss.value, weight](const double* f, int64_t classes, int64_t label) {
     return weight(classes, label) * plain(f, classes, label);

@@ -1,11 +1,12 @@
 #include "training/trainer.h"
 
 #include <cmath>
-#include <cstdio>
 
 #include "engine/backend.h"
 #include "engine/device.h"
+#include "engine/ops/convolution.h"
 #include "engine/parse_number.h"
+#include "engine/precision.h"
 #include "engine/progress.h"
 #include "engine/safetensors.h"
 #include "engine/sha256.h"
@@ -30,7 +31,9 @@ std::string fingerprint(const Module& model, const Subset& subset, const Samples
   };
   for (const auto& [name, p] : model.named_parameters()) add_tensor(name, p->value);
   for (const auto& [name, b] : model.named_buffers()) add_tensor(name, b->value);
-  if (model.device() != Device::cpu) hash.add(std::string("device=") + name_of(model.device()));
+  hash.add(fmt::format("network={};convolutions={};precision={};device={} {};", config.network,
+                       convolution_algorithm() == ConvolutionAlgorithm::exact ? "exact" : "fast",
+                       name_of(linear_precision()), name_of(model.device()), model_of(model.device())));
   hash.add(bytes_of(samples.inputs.contiguous()));
   hash.add(bytes_of(samples.labels.contiguous()));
   return hash.hex();
@@ -106,6 +109,18 @@ std::vector<Tensor> tuned(Module& model, const Subset& subset) {
   return out;
 }
 
+// The gradient of a step; an Error says of which.
+template <class Gradient>
+BatchGradient named_step(int64_t step, int64_t steps, Gradient&& gradient) {
+  try {
+    return gradient();
+  } catch (const UsageError&) {
+    throw;
+  } catch (const Error& e) {
+    fail("step {} of {}: {} (where training diverges, a smaller learning rate helps)", step + 1, steps, e.what());
+  }
+}
+
 // gradient of the mean loss over the batch, plus λ (θ − θ0).
 void regularise(std::vector<Tensor>& gradient, const std::vector<Tensor>& theta, const std::vector<Tensor>& theta0,
                 double scale, double l2) {
@@ -129,24 +144,26 @@ void regularise(std::vector<Tensor>& gradient, const std::vector<Tensor>& theta,
 }  // namespace
 
 std::map<std::string, std::string> TrainConfig::settings() const {
-  return {{"loss", loss},
-          {"label_smoothing", number(label_smoothing)},
-          {"optimiser", optimiser.kind},
-          {"momentum", number(optimiser.momentum)},
-          {"nesterov", optimiser.nesterov ? "true" : "false"},
-          {"beta1", number(optimiser.beta1)},
-          {"beta2", number(optimiser.beta2)},
-          {"epsilon", number(optimiser.epsilon)},
-          {"weight_decay", number(optimiser.weight_decay)},
-          {"learning_rate", number(learning_rate)},
-          {"schedule", schedule.text},
-          {"epochs", std::to_string(epochs)},
-          {"batch_size", std::to_string(batch_size)},
-          {"l2", number(l2)},
-          {"mode", mode == Mode::train ? "train" : "eval"},
-          {"flip", augmentation.flip ? "true" : "false"},
-          {"crop", std::to_string(augmentation.crop)},
-          {"seed", std::to_string(seed)}};
+  std::map<std::string, std::string> all = {{"loss", loss},
+                                            {"label_smoothing", number(label_smoothing)},
+                                            {"optimiser", optimiser.kind},
+                                            {"momentum", number(optimiser.momentum)},
+                                            {"nesterov", optimiser.nesterov ? "true" : "false"},
+                                            {"beta1", number(optimiser.beta1)},
+                                            {"beta2", number(optimiser.beta2)},
+                                            {"epsilon", number(optimiser.epsilon)},
+                                            {"weight_decay", number(optimiser.weight_decay)},
+                                            {"learning_rate", number(learning_rate)},
+                                            {"schedule", schedule.text},
+                                            {"epochs", std::to_string(epochs)},
+                                            {"batch_size", std::to_string(batch_size)},
+                                            {"l2", number(l2)},
+                                            {"mode", mode == Mode::train ? "train" : "eval"},
+                                            {"flip", augmentation.flip ? "true" : "false"},
+                                            {"crop", std::to_string(augmentation.crop)},
+                                            {"seed", std::to_string(seed)}};
+  if (stop_after_steps) all["stop_after_steps"] = std::to_string(stop_after_steps);
+  return all;
 }
 
 TrainResult train(Module& model, const Subset& subset, const Samples& samples, const TrainConfig& config,
@@ -155,12 +172,15 @@ TrainResult train(Module& model, const Subset& subset, const Samples& samples, c
   require(n > 0, "{}: there are no samples to train on", title);
   require_usage(config.epochs >= 0, "the number of epochs must not be negative, got {}", config.epochs);
   require_usage(config.batch_size >= 1, "the batch size must be at least 1, got {}", config.batch_size);
+  require_usage(config.stop_after_steps >= 0, "the number of steps to stop after must not be negative, got {}",
+                config.stop_after_steps);
   require_usage(config.learning_rate > 0 && std::isfinite(config.learning_rate),
                 "the learning rate must be positive, got {}", config.learning_rate);
   require_usage(config.l2 >= 0, "the factor of the L2 term must not be negative, got {}", config.l2);
   Schedule::parse(config.schedule.text);
   const Loss& loss = find_loss(config.loss);
-  const int64_t batches = (n + config.batch_size - 1) / config.batch_size, steps = batches * config.epochs;
+  const int64_t batch_size = std::min(n, config.batch_size), batches = (n + batch_size - 1) / batch_size,
+                steps = batches * config.epochs;
   const int64_t stop = config.stop_after_steps ? std::min(config.stop_after_steps, steps) : steps;
 
   std::vector<Tensor> theta = tuned(model, subset);
@@ -177,20 +197,21 @@ TrainResult train(Module& model, const Subset& subset, const Samples& samples, c
 
   const Stopwatch clock;
   double saved_at = 0;
-  Progress progress(title, (stop - result.steps) * config.batch_size, "samples");
+  Progress progress(title, (stop - result.steps) * batch_size, "samples");
   const Random random(config.seed);
   std::vector<int64_t> order;
   for (; result.steps < stop; result.steps++) {
     const int64_t step = result.steps, epoch = step / batches, batch = step % batches;
     if (batch == 0 || order.empty())
       order = Random(random.stream(order_stream).bits(static_cast<uint64_t>(epoch))).permutation(n);
-    const int64_t from = batch * config.batch_size, to = std::min(n, from + config.batch_size);
+    const int64_t from = batch * batch_size, to = std::min(n, from + batch_size);
     const Samples part = select(samples, std::vector<int64_t>(order.begin() + from, order.begin() + to));
     const Tensor inputs = augment(part.inputs, config.augmentation, random.stream(augmentation_stream),
-                                  static_cast<uint64_t>(step * config.batch_size));
-    BatchGradient g =
-        batch_gradient(model, subset, config.mode, inputs, part.labels, loss, config.label_smoothing,
-                       Random(random.stream(layer_stream).bits(static_cast<uint64_t>(step))), config.recompute);
+                                  static_cast<uint64_t>(step) * static_cast<uint64_t>(config.batch_size));
+    BatchGradient g = named_step(step, steps, [&] {
+      return batch_gradient(model, subset, config.mode, inputs, part.labels, loss, config.label_smoothing,
+                            Random(random.stream(layer_stream).bits(static_cast<uint64_t>(step))), config.recompute);
+    });
     regularise(g.gradient, theta, start, 1 / static_cast<double>(to - from), config.l2);
     optimiser.step(g.gradient, config.schedule.rate(config.learning_rate, step, steps));
     if (batch == 0) result.epoch_loss.push_back(0);
@@ -205,7 +226,7 @@ TrainResult train(Module& model, const Subset& subset, const Samples& samples, c
     }
     check_interrupt();
   }
-  if (checkpoint) std::remove(checkpoint->c_str());
+  if (checkpoint) state.save(*checkpoint, run);
   result.seconds = clock.seconds();
   return result;
 }

@@ -33,6 +33,8 @@ struct TrainConfig {
   int64_t stop_after_steps = 0;
   /// Blocks of the model run again instead of keeping what they computed: the same bits from less memory.
   bool recompute = false;
+  /// What else a checkpoint is told apart by: the configuration of the network, of which the parameters do not say all.
+  std::string network = {};
 
   /// Everything that the bits depend on as text, for metadata and for recognising a checkpoint.
   std::map<std::string, std::string> settings() const;
@@ -46,8 +48,9 @@ struct TrainResult {
 
 /// Trains the parameters of `subset` in place. With a checkpoint path, the state is saved there about every ten
 /// seconds and on an interrupt; if the file is there at the start and belongs to the same run (model at the start,
-/// settings, data, subset), training continues from it, to the bits that an uninterrupted run gives. The file is
-/// removed at the end. `title` names the run in its progress lines.
+/// settings, data, subset), training continues from it, to the bits that an uninterrupted run gives. The file is there
+/// at the end as well, with the state of the last step: it can be removed once the result is on the disk. `title` names
+/// the run in its progress lines.
 TrainResult train(Module& model, const Subset& subset, const Samples& samples, const TrainConfig& config,
                   const std::string& title, const std::optional<std::string>& checkpoint = {});
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "engine/parse_number.h"
 #include "engine/progress.h"
@@ -48,6 +49,7 @@ class TaskRun {
         rules_(rules),
         jacobian_phase_(jacobian_phase),
         loss_(find_loss(config.finetune.loss)),
+        finetuned_samples_(data.size()),
         rho_(ridge_of(config.finetune, data.size())),
         forget_(select(data, task.forget)),
         retain_(select(data, complement(task.forget, data.size()))) {
@@ -102,14 +104,15 @@ class TaskRun {
           fmt::format("oracle {} ({}, {}, seed {})", task_.name, train.loss, config_.subset, train.seed);
       std::string file;
       if (!config_.checkpoints.empty()) {
-        file = fmt::format("{}/oracle-{}-{}-{}-{}.partial.safetensors", config_.checkpoints, task_.name, train.loss,
-                           config_.subset, train.seed);
+        file = fmt::format("{}/oracle-{}-{}-{}-{}-{}.partial.safetensors", config_.checkpoints, finetuned_samples_,
+                           task_.name, train.loss, config_.subset, train.seed);
         std::replace_if(
             file.begin() + static_cast<long>(config_.checkpoints.size()) + 1, file.end(),
             [](char c) { return c == ':' || c == '+' || c == '*' || c == '/'; }, '_');
       }
       Finetuned result = finetune(model_, subset_, retain_, train, title, file);
       result.phase.name = "retrain";
+      if (!file.empty()) std::filesystem::remove(file);
       if (s == 0) reference_ = logits_now();
       oracles_.push_back({train.seed, result.theta_star, result.phase});
     }
@@ -217,6 +220,7 @@ class TaskRun {
   FastNtk* rules_;  // null where no rule is in closed form
   const Phase& jacobian_phase_;
   const Loss& loss_;
+  int64_t finetuned_samples_;
   double rho_, rho_retain_ = 0, gradient_at_start_ = 0;
   Samples forget_, retain_, test_;
   Logits reference_;
@@ -245,8 +249,13 @@ std::vector<ReportRow> run_tasks(Module& model, const Finetuned& finetuned, cons
   LinearisedSet linearised;
   // All rules are read before the first oracle is trained.
   bool closed_form = false;
-  for (const std::string& rule : config.rules)
-    closed_form |= !parse_rule(rule, config.finetune.loss).closed_form.empty();
+  for (const std::string& rule : config.rules) {
+    const ParsedRule parsed = parse_rule(rule, config.finetune.loss);
+    closed_form |= !parsed.closed_form.empty();
+    require_usage(config.representation != Representation::matrix_free ||
+                      (parsed.steps == 0 && !parsed.closed_form.starts_with("newton")),
+                  "the rule '{}' needs rows of the Jacobian, which the matrix-free representation does not keep", rule);
+  }
   Phase phase{.name = "jacobian"};
   if (closed_form)
     phase = measure("jacobian", [&] {

@@ -51,19 +51,21 @@ FastNtk::FastNtk(const LinearisedSet& set, Positions forget, Tensor theta0, Tens
             set.rows.shape().str(), set.logits.shape().str(), set.labels.shape().str());
   require(retain_.size() + forget_.size() == all_.size(),
           "the forget set must be ascending positions in a set of {} samples", set.size());
-  require(!retain_.empty(),
-          "nothing would be left: all {} samples are to be forgotten, so there is no retain set to solve for",
-          set.size());
+  require_usage(!retain_.empty(),
+                "nothing would be left: all {} samples are to be forgotten, so there is no retain set to solve for",
+                set.size());
   require(theta0_.shape() == Shape{set.parameters()} && theta_star_.shape() == theta0_.shape(),
           "θ0 {} and θ* {} for {} parameters", theta0_.shape().str(), theta_star_.shape().str(), set.parameters());
   for (const double r : {ridge, retain_ridge})
     require(r > 0 && std::isfinite(r), "the ridge ρ must be positive and finite, got {}", r);
 }
 
-// y − f, or onehot − softmax(f), at θ*; moved to θ0 by the linear model where asked for.
+// y − f, or −∂ℓ/∂f, at θ*; moved to θ0 by the linear model where asked for.
 Tensor FastNtk::residuals(const Positions& s, Residual kind, bool from_theta0) const {
-  const Tensor logits = set_.logits.to(DType::float64);
-  Tensor r = residuals_of(set_, s, kind == Residual::softmax ? softmax_rows(logits) : logits.to_vector<double>());
+  const Tensor logits = set_.logits.to(DType::float64).contiguous();
+  Tensor r = kind == Residual::squared
+                 ? residuals_of(set_, s, logits.to_vector<double>())
+                 : residuals_at(loss_, gather_rows(logits, s), gather_rows(set_.labels, s).to_vector<int64_t>());
   if (!from_theta0) return r;
   return combine(r, -1, rows_times(set_, s, combine(theta0_, -1, theta_star_)));
 }
@@ -200,7 +202,7 @@ Update FastNtk::update(const std::string& rule) {
   const bool goes_to_an_optimum = rule == "solve" || rule == "newton-solve";
   if (forget_.empty() && !goes_to_an_optimum) return out;  // θ* to the bit
   if (rule == "shift") shift(Residual::squared, true, out);
-  if (rule == "residual") shift(Residual::softmax, true, out);
+  if (rule == "residual") shift(Residual::loss, true, out);
   if (rule == "golatkar") shift(Residual::squared, false, out);
   if (rule == "golatkar-scaled") golatkar_scaled(out);
   if (rule == "solve") solve(out);

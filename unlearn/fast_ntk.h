@@ -17,8 +17,8 @@ namespace fastntk {
 ///   solve            θ_lin(D_r)
 ///   golatkar         as shift, with the residual at θ* in place of θ0 (Golatkar et al. 2020)
 ///   golatkar-scaled  golatkar times their trapezium scale 1 + 2|c|‖e‖/‖δ‖
-///   residual         as shift, with the softmax residual onehot − softmax(f) and the identity as Hessian
-///   (cross-entropy) newton-solve     θ_newton(D_r), the optimum of the linearised model under the loss itself
+///   residual         as shift, with the residual −∂ℓ/∂f (of cross-entropy onehot − softmax(f)) and the identity as
+///   Hessian (cross-entropy) newton-solve     θ_newton(D_r), the optimum of the linearised model under the loss itself
 ///   (cross-entropy) newton-shift     θ* + θ_newton(D_r) − θ_newton(D) (cross-entropy)
 std::vector<std::string> closed_form_rules(const std::string& loss);
 /// UsageError that lists them unless `rule` is one of them.
@@ -64,7 +64,7 @@ class FastNtk {
   const Positions& retain() const { return retain_; }
 
  private:
-  enum class Residual : uint8_t { squared, softmax };
+  enum class Residual : uint8_t { squared, loss };
   struct NewtonOptimum {
     Tensor theta;
     std::vector<SolveReport> solves;

@@ -273,8 +273,11 @@ ConjugateGradients conjugate_gradients(const LinearOperator& a, double ridge, co
   const auto worst = [&](const Tensor& r) {
     const auto squares = dots(r, r);
     double most = 0;
-    for (size_t k = 0; k < squares.size(); k++)
+    for (size_t k = 0; k < squares.size(); k++) {
+      require(std::isfinite(squares[k]) && std::isfinite(size[k]),
+              "conjugate gradients met a residual that is not finite after {} steps", out.steps);
       if (size[k] > 0) most = std::max(most, std::sqrt(squares[k] / size[k]));
+    }
     return most;
   };
   double reached = worst(residual);

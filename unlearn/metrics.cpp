@@ -92,13 +92,12 @@ double jensen_shannon(const Tensor& logits_p, const Tensor& logits_q) {
   check_same(logits_p, logits_q);
   if (logits_p.extent(0) == 0) return undefined;
   const std::vector<double> p = softmax_rows(logits_p), q = softmax_rows(logits_q);
-  const auto term = [](double a, double m) { return a > 0 ? a * std::log(a / m) : 0; };
+  // a log(a/m) with m the mean of both: their sum cannot underflow as half of it can.
+  const auto term = [](double a, double both) { return a == 0 ? 0 : a * std::log(2 * a / both); };
   double sum = 0;
-  for (size_t i = 0; i < p.size(); i++) {
-    const double m = 0.5 * (p[i] + q[i]);
-    sum += 0.5 * (term(p[i], m) + term(q[i], m));
-  }
-  return std::max(0.0, sum / static_cast<double>(logits_p.extent(0)));
+  for (size_t i = 0; i < p.size(); i++) sum += 0.5 * (term(p[i], p[i] + q[i]) + term(q[i], p[i] + q[i]));
+  const double mean = sum / static_cast<double>(logits_p.extent(0));
+  return mean < 0 ? 0 : mean;  // by rounding; not a number stays one
 }
 
 double activation_distance(const Tensor& logits_p, const Tensor& logits_q) {

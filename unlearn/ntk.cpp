@@ -276,7 +276,6 @@ NtkKernel NtkComputation::kernel() {
     streamed = {};
   }
   file_.reset();
-  if (progress) progress->remove();
   return kernel;
 }
 
@@ -335,16 +334,21 @@ Gram NtkComputation::gram(const Tensor& targets) {
   }
   part = {};
   Gram out = std::move(sums).finish();
-  if (!path.empty()) {
-    std::filesystem::remove(path);
-    std::filesystem::remove(path + ".partial");  // of a snapshot that was being written when an earlier run was killed
-  }
   return out;
+}
+
+void NtkComputation::remove_progress() const {
+  if (options_.progress.empty()) return;
+  std::filesystem::remove(options_.progress);
+  std::filesystem::remove(options_.progress + ".partial");  // of a snapshot that was being written as a run was killed
 }
 
 NtkKernel ntk(const Module& model, const Subset& subset, const Tensor& inputs, const Tensor& second,
               NtkOptions options) {
-  return NtkComputation(model, subset, inputs, second, std::move(options)).kernel();
+  NtkComputation computation(model, subset, inputs, second, std::move(options));
+  NtkKernel kernel = computation.kernel();
+  computation.remove_progress();
+  return kernel;
 }
 
 }  // namespace fastntk

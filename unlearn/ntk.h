@@ -47,6 +47,8 @@ class NtkComputation {
   Gram gram(const Tensor& targets = {});
   /// Tiles, or samples of a primal plan, that an earlier run had left.
   int64_t resumed() const { return resumed_; }
+  /// Removes what kernel() or gram() left for a run after an interruption: once what was made of them is on the disk.
+  void remove_progress() const;
 
  private:
   std::string key() const;

@@ -287,8 +287,7 @@ Positions Prepared::present_after(int64_t entry) const {
   const auto& entries = journal_->entries();
   require_usage(entry >= 0 && entry <= static_cast<int64_t>(entries.size()),
                 "the journal of {} has {} entries, there is no entry {}", folder_, entries.size(), entry);
-  require_usage(entry >= last_purge(), "what {} had after entry {} was purged by entry {}", folder_, entry,
-                last_purge());
+  require(entry >= last_purge(), "what {} had after entry {} was purged by entry {}", folder_, entry, last_purge());
   std::vector<bool> there = table_.present;
   const auto set = [&](const JournalEntry& by, const std::vector<int64_t>& ids, bool value) {
     for (const int64_t id : ids) {
@@ -316,8 +315,8 @@ Positions Prepared::present_after(int64_t entry) const {
 std::string Prepared::record_path(int64_t entry) const { return entry_file(folder_, "record", entry, "json"); }
 
 Tensor Prepared::theta_after(int64_t entry) const {
-  require_usage(entry >= last_purge(), "the weights after entry {} of {} were purged by entry {}", entry, folder_,
-                last_purge());
+  require(entry >= last_purge(), "the weights after entry {} of {} were purged by entry {}", entry, folder_,
+          last_purge());
   while (entry > 0 && journal_->entries().at(static_cast<size_t>(entry - 1)).kind == "compact") entry--;
   if (entry == 0) return theta_star_;
   const std::string path = entry_file(folder_, "weights", entry, "safetensors");

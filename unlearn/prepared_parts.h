@@ -30,7 +30,5 @@ void check_given(const std::vector<int64_t>& missing);
 Tensor stacked(const std::vector<Tensor>& parts);
 /// f(θ*) + J v, [n, C].
 Tensor linear_logits(const LinearisedSet& set, const Tensor& v);
-/// −∂ℓ/∂f at logits [n, C].
-Tensor residuals_at(const Loss& loss, const Tensor& logits, const std::vector<int64_t>& labels);
 
 }  // namespace fastntk

@@ -87,16 +87,6 @@ Tensor linear_logits(const LinearisedSet& set, const Tensor& v) {
   return combine(set.logits.to(DType::float64).contiguous(), 1, rows_times(set, all_positions(set.size()), v));
 }
 
-Tensor residuals_at(const Loss& loss, const Tensor& logits, const std::vector<int64_t>& labels) {
-  const int64_t C = logits.extent(1);
-  Tensor out(logits.shape(), DType::float64);
-  double* const r = out.mutable_data<double>();
-  for (size_t i = 0; i < labels.size(); i++)
-    loss.gradient(logits.data<double>() + static_cast<int64_t>(i) * C, C, labels[i], r + static_cast<int64_t>(i) * C);
-  for (int64_t i = 0; i < out.elements(); i++) r[i] = -r[i];
-  return out;
-}
-
 // What a record says before anything is computed: of an entry after which the samples at `retained` are there.
 RequestRecord Prepared::outline(const JournalEntry& entry, const Positions& retained) const {
   const auto hash_of = [&](const Positions& positions) {

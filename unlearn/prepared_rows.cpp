@@ -88,7 +88,7 @@ class RowPieces {
         path_(path),
         classes_(plan_jacobian(model, subset, source.at({0}).inputs, options).outputs),
         key_(fmt::format("{} n={} C={} P={}", key, source.size(), classes_, subset.size())),
-        file_(path, key_, [this](int64_t first, auto bytes) { check(path_, first, bytes); }) {}
+        file_(checked(path), key_, [this](int64_t first, auto bytes) { check(path_, first, bytes); }) {}
 
   const std::string& path() const { return path_; }
   int64_t count() const { return (source_.size() + RowFile::chunk - 1) / RowFile::chunk; }
@@ -115,11 +115,7 @@ class RowPieces {
 
   // Moves the pieces of another file of the same run here.
   void take_over(const std::string& path) {
-    require(PieceFile::is_there(path, key_),
-            "{} has rows of another model, other samples or settings, or of another processor; remove it, or run the "
-            "command that its rank was run with",
-            path);
-    PieceFile other(path, key_, [&](int64_t first, std::span<const std::byte> bytes) {
+    PieceFile other(checked(path), key_, [&](int64_t first, std::span<const std::byte> bytes) {
       check(path, first, bytes);
       if (!file_.has(first)) file_.append(first, bytes);
     });
@@ -128,6 +124,14 @@ class RowPieces {
   }
 
  private:
+  // What another run computed for hours is not overwritten.
+  const std::string& checked(const std::string& path) const {
+    require(!file_exists(path) || PieceFile::is_there(path, key_),
+            "{} has rows of another model, other samples or settings, or of another processor or version of this "
+            "program; remove it, or run the command that it is of",
+            path);
+    return path;
+  }
   LinearisedPart part_of(const std::string& path, int64_t first, std::span<const std::byte> bytes) const {
     require(first >= 0 && first < source_.size() && first % RowFile::chunk == 0,
             "{}: rows of samples from {} on, there are {}", path, first, source_.size());

@@ -145,7 +145,7 @@ std::string plots_of(const json& probe) {
              "trusted.") +
          figure(classes,
                 "The mean by class, as <span class=\"first\">predicted</span> and <span class=\"second\">of the "
-                "network</span>. A class of which much was forgotten moves most.") +
+                "network</span>.") +
          "</div>\n";
 }
 
@@ -194,6 +194,17 @@ std::string metrics_of(const json& metrics) {
          body + "</tbody></table>\n";
 }
 
+// As it can be given to a shell again.
+std::string shell_word(const std::string& word) {
+  const bool plain = !word.empty() && word.find_first_not_of(
+                                          "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                          "_-./:,=+@%") == std::string::npos;
+  if (plain) return word;
+  std::string quoted = "'";
+  for (const char c : word) quoted += c == '\'' ? "'\\''" : std::string(1, c);
+  return quoted + "'";
+}
+
 std::string page(const json& record) {
   const json &r = record.at("result"), &m = record.at("measured");
   const auto entry = integer(r.at("entry"));
@@ -213,13 +224,14 @@ std::string page(const json& record) {
   const double e = error.is_number() ? error.get<double>() : INFINITY;
   const auto ids_of = [&](const char* name) {
     std::string ids;
-    for (const json& id : r.at(name)) ids += (ids.empty() ? "" : ", ") + id.dump();
+    for (const int64_t id : integers(r.at(name))) ids += (ids.empty() ? "" : ", ") + std::to_string(id);
     const size_t count = r.at(name).size();
     return fmt::format("<details><summary>{} id{}</summary><code>{}</code></details>", count, count == 1 ? "" : "s",
                        ids);
   };
   std::string command;
-  for (const json& word : m.at("command")) command += (command.empty() ? "" : " ") + word.get<std::string>();
+  for (const json& word : m.at("command"))
+    command += (command.empty() ? "" : " ") + shell_word(word.get<std::string>());
 
   std::string date = m.at("date").get<std::string>();
   if (date.size() == 20) date = date.substr(0, 10) + " " + date.substr(11, 8) + " UTC";
@@ -263,7 +275,7 @@ std::string page(const json& record) {
       "What was done",
       rows(
           row("rule", code(r.at("rule")) + fmt::format(": θ ← θ* + θ<sub>{0}</sub>(D<sub>r</sub>) − θ<sub>{0}</sub>(D)",
-                                                       r.contains("newton") ? "newton" : "lin")) +
+                                                       r.at("rule") == "newton-shift" ? "newton" : "lin")) +
           row("loss", code(r.at("loss"))) +
           row("tuned parameters", code(r.at("subset")) + fmt::format(", P = {}", number(r.at("parameters")))) +
           row("ridge ρ", number(r.at("rho")) + ", " + code(r.at("convention")) + " convention") +
@@ -284,20 +296,27 @@ std::string page(const json& record) {
                                                                        ? "the first entry"
                                                                        : code(r.at("journal_before")))));
   if (record.contains("signature"))
-    out += section("Signature", rows(row("algorithm", code(record.at("signature").at("algorithm"))) +
-                                     row("SHA-256 of the public key", code(record.at("signature").at("key_sha256"))) +
-                                     row("of the result", code(record.at("signature").at("value")))));
+    out += section("Signature",
+                   rows(row("algorithm", code(record.at("signature").at("algorithm"))) +
+                        row("SHA-256 of the public key's 32 bytes", code(record.at("signature").at("key_sha256"))) +
+                        row("of the result", code(record.at("signature").at("value")))));
   out += section("Time and memory",
                  phases_of(m.at("phases")) +
                      fmt::format("<p class=\"soft\">{} threads; the process had at most {} resident.</p>\n",
                                  number(m.at("threads")), format_bytes(m.at("peak_resident_bytes").get<double>())));
   if (entry != 0)
-    out += section("How to check it",
-                   fmt::format("<p>From the samples that remain alone, computed anew:</p>\n<pre><code>fastntk verify "
-                               "record-{0:06}.json --state STATE</code></pre>\n"
-                               "<p>With the forgotten samples as well, bit for bit:</p>\n<pre><code>fastntk verify "
-                               "record-{0:06}.json --state STATE --replay</code></pre>\n",
-                               entry));
+    out +=
+        section("How to check it",
+                fmt::format("<p>From the samples that remain alone, computed anew:</p>\n<pre><code>fastntk verify "
+                            "record-{0:06}.json --state STATE</code></pre>\n"
+                            "<p>With the forgotten samples as well, bit for bit:</p>\n<pre><code>fastntk verify "
+                            "record-{0:06}.json --state STATE --replay</code></pre>\n",
+                            entry) +
+                    (record.contains("signature")
+                         ? fmt::format("<p>Whose signature it has:</p>\n<pre><code>fastntk verify record-{0:06}.json "
+                                       "--public-key KEY.pub.pem</code></pre>\n",
+                                       entry)
+                         : ""));
   out += section("What this says, and what it does not",
                  "<p>Removed is the influence of the forgotten samples through the tuned parameters, in the model that "
                  "is linear in them. How far the "

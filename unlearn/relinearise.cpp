@@ -18,6 +18,8 @@ std::vector<RelineariseStep> relinearise(Module& model, const Subset& subset, co
   std::vector<RelineariseStep> steps;
   for (int i = 0; i < k; i++) {
     const Objective before = objective(model, subset, retain, loss, ridge, theta0);
+    require(std::isfinite(before.value()), "relinearise {}: the objective is {} before the step", i + 1,
+            before.value());
     Jacobian j = jacobian(model, subset, retain.inputs.to(model.device()), options);  // rows stay with the network
     const LinearisedSet set{std::move(j.rows), j.logits.to(Device::cpu), retain.labels};
     const Positions all = all_positions(set.size());

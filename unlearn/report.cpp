@@ -45,10 +45,14 @@ json to_json(const ReportRow& row) {
   put(j, "objective_retain", row.objective_retain);
   put(j, "gradient_norm_retain", row.gradient_norm_retain);
   put(j, "gradient_norm_relative", row.gradient_norm_relative);
+  const auto is_empty = [&](const std::string& set) {
+    const auto at = row.metrics.find("acc_" + set);
+    return at != row.metrics.end() && std::isnan(at->second);
+  };
   if (!row.linearisation_error.empty()) {
     j["linearisation_error"] = json::object();
     for (const auto& [name, value] : row.linearisation_error)
-      put(j["linearisation_error"], name, value, "the set is empty");
+      put(j["linearisation_error"], name, value, is_empty(name) ? "the set is empty" : "not finite");
   }
   for (const auto& s : row.solves) j["solves"].push_back(to_json(s));
   for (const auto& s : row.relinearisations) {
@@ -151,7 +155,7 @@ std::string Report::json() const {
   if (!notes.empty()) j["notes"] = notes;
   j["rows"] = nlohmann::json::array();
   for (const ReportRow& row : rows) j["rows"].push_back(to_json(row));
-  return j.dump(2) + "\n";
+  return j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";  // arguments may be no UTF-8
 }
 
 void Report::write_json(const std::string& path) const { write_file_atomically(path, json()); }

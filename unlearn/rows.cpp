@@ -137,6 +137,16 @@ Tensor transposed_rows_times(const LinearisedSet& set, const Positions& s, const
   return out;
 }
 
+Tensor residuals_at(const Loss& loss, const Tensor& logits, const std::vector<int64_t>& labels) {
+  const int64_t C = logits.extent(1);
+  Tensor out(logits.shape(), DType::float64);
+  double* const r = out.mutable_data<double>();
+  for (size_t i = 0; i < labels.size(); i++)
+    loss.gradient(logits.data<double>() + static_cast<int64_t>(i) * C, C, labels[i], r + static_cast<int64_t>(i) * C);
+  for (int64_t i = 0; i < out.elements(); i++) r[i] = -r[i];
+  return out;
+}
+
 Tensor residuals_of(const LinearisedSet& set, const Positions& s, const std::vector<double>& predicted) {
   const int64_t C = set.classes();
   const auto labels = set.labels.to_vector<int64_t>();

@@ -35,6 +35,8 @@ Tensor rows_times(const LinearisedSet& set, const Positions& positions, const Te
 /// J_Sᵀ u, [P] for u [|S|, C].
 Tensor transposed_rows_times(const LinearisedSet& set, const Positions& positions, const Tensor& u);
 
+/// −∂ℓ/∂f at logits [n, C].
+Tensor residuals_at(const Loss& loss, const Tensor& logits, const std::vector<int64_t>& labels);
 /// One-hot labels of S less `predicted`, numbers [n, C] of the whole set: [|S|, C].
 Tensor residuals_of(const LinearisedSet& set, const Positions& positions, const std::vector<double>& predicted);
 

@@ -22,6 +22,8 @@ double dot(const double* a, const double* b, int64_t n) {
 Spectrum full_spectrum(const SymmetricMatrix& matrix, int64_t size) {
   Spectrum out{.values = matrix.eigenvalues().to_vector<double>(), .size = size, .complete = true};
   std::reverse(out.values.begin(), out.values.end());
+  // JᵀJ with more parameters than rows: the rest are zeros that Θ has not.
+  if (std::ssize(out.values) > size) out.values.resize(static_cast<size_t>(size));
   return out;
 }
 

@@ -131,6 +131,9 @@ TEST_CASE("prepare, forget and verify", "[forget]") {
   CHECK_THAT(succeeds("forget " + state + " --compact").output, Catch::Contains("nothing to fold"));
   check_refused("forget " + state + " --compact --class 2", 2, "--compact");
   check_refused("forget " + state + " --compact -o " + (folder / "x.safetensors"), 2, "-o, --html and --sign");
+  check_refused("forget " + state + " --class 2 --html " + (folder / "none/x.html"), 1, "cannot write");
+  check_refused("forget " + state + " --class 2 -o " + state, 1, "not a regular file");
+  check_refused("forget " + state + " --class 2 --json " + (folder / "none/x.json"), 1, "cannot write");
   check_refused("forget " + state + " --class 2 --dry-run -o " + (folder / "x.safetensors"), 2, "no new weights");
   check_refused("forget " + state + " --class -1 --purge", 2, "--class");
   check_refused("verify " + state + "/record-000001.json --state " + state + " --work " + folder.path(), 2, "--replay");
@@ -227,7 +230,7 @@ TEST_CASE("restore, add, purge and relinearise", "[forget]") {
              Catch::Contains("entry 3: rows, weights and factors that had samples which left are removed; 52 remain"));
   check_refused("forget " + state + " --purge", 2, "nothing to purge");
   check_refused("forget " + state + " --purge --dry-run --class 1", 2, "--dry-run");
-  check_refused("verify " + state + "/record-000001.json --state " + state, 2, "purged by entry 3");
+  check_refused("verify " + state + "/record-000001.json --state " + state, 1, "purged by entry 3");
   const auto verified = [&](int entry) {
     CHECK_THAT(succeeds(fmt::format("verify {0}/record-{1:06}.json --state {0}", state, entry)).output,
                Catch::Contains("verified"));

@@ -106,7 +106,8 @@ TEST_CASE("interrupted training continues to the same bits, and a checkpoint of 
   CHECK(resumed.contents == whole.contents);
   CHECK(resumed.epoch_loss == whole.epoch_loss);
   CHECK(resumed.steps == 9);
-  CHECK(!std::filesystem::exists(checkpoint));
+  // The state of the last step stays for whom the result is not yet on the disk.
+  CHECK(run(config, "all", checkpoint, 1, device).contents == whole.contents);
 
   const auto refused = [&](const TrainConfig& other, const std::string& subset, uint64_t model_seed, Device where) {
     CHECK_THROWS_WITH(run(other, subset, copy, model_seed, where), Contains("checkpoint of another run"));
@@ -116,6 +117,9 @@ TEST_CASE("interrupted training continues to the same bits, and a checkpoint of 
   other.learning_rate *= 2;
   refused(other, "all", 1, device);
   refused(config, "bn", 1, device);
+  other = config;
+  other.network = "heads=3";
+  refused(other, "all", 1, device);
   refused(config, "all", 2, device);  // another model at the start
   refused(config, "all", 1, device == Device::cpu ? Device::emu : Device::cpu);
   CHECK_THROWS_AS(run(config, "all", folder.write("broken.safetensors", "not a checkpoint")), Error);
@@ -198,6 +202,16 @@ TEST_CASE("a step follows the gradient of the regularised objective") {
   double away = 0;
   for (size_t p = 0; p < first.size(); p++) away += std::pow(first[p] - theta0.to_vector<double>()[p], 2);
   CHECK(o.penalty == Approx(0.5 * rho * away));
+}
+
+TEST_CASE("an objective that overflows is told, not refused") {
+  Model model = small_resnet();
+  const Subset head = choose(*model, "head");
+  const Tensor theta = gather(*model, head);
+  Tensor far = theta.clone();
+  far.fill(1e38);
+  scatter(*model, head, far);
+  CHECK_FALSE(std::isfinite(objective(*model, head, samples(9), find_loss("mse"), 1, theta).value()));
 }
 
 TEST_CASE("a loss that is not finite is an error that names the op") {

@@ -62,6 +62,20 @@ TEST_CASE("training on a device goes where it goes on the CPU", "[device]") {
   check_close(loss_there, loss_here, optimiser == "sgd" ? 1e-11 : 1e-7);
 }
 
+TEST_CASE("class weights go to the device of the logits", "[device]") {
+  Model model = double_resnet();
+  std::string loss = "ce:1";
+  for (int64_t c = 1; c < model.config.classes; c++) loss += ",2";
+  const auto trained = [&](Device device) {
+    Model copy = double_resnet();
+    copy->to(device);
+    const Subset head = choose(*copy, "head");
+    return batch_gradient(*copy, head, Mode::eval, double_samples().inputs, double_samples().labels, find_loss(loss))
+        .loss;
+  };
+  CHECK(trained(test_device()) == Approx(trained(Device::cpu)).epsilon(1e-12));
+}
+
 TEST_CASE("products with second derivatives on a device are those of the CPU", "[device]") {
   Model model = double_resnet();
   const Subset subset = choose(*model, "bn+head");

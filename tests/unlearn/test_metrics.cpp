@@ -85,3 +85,14 @@ TEST_CASE("of an empty set there is nothing to say, and shapes that do not fit a
   CHECK_THROWS_WITH(accuracy(Tensor::zeros({2, 3}), labels({0})), Contains("[2, 3] and [1]"));
   CHECK_THROWS_WITH(jensen_shannon(Tensor::zeros({2, 3}), Tensor::zeros({3, 2})), Contains("the same samples"));
 }
+
+TEST_CASE("what is not a number stays one, and a label that there is no logit of is refused") {
+  const double nan = std::nan("");
+  const Tensor good = Tensor::from<double>({1, 2}, std::vector<double>{1, 2}),
+               bad = Tensor::from<double>({1, 2}, std::vector<double>{nan, 2}),
+               far = Tensor::from<double>({1, 2}, std::vector<double>{800, 0});
+  CHECK(std::isnan(jensen_shannon(good, bad)));
+  CHECK(std::isnan(jensen_shannon(bad, bad)));
+  CHECK(jensen_shannon(far, Tensor::from<double>({1, 2}, std::vector<double>{-744.4, 0})) <= std::log(2.0));
+  CHECK_THROWS_WITH(mean_cross_entropy(good, labels({2})), Contains("class 2"));
+}

@@ -81,10 +81,11 @@ TEST_CASE("rows that an interrupted run left are not computed again, and the bit
     linearise_resumably(*model, subset, samples, {}, file, "key", resumed.see());
     CHECK(resumed == expected);
   }
-  SECTION("another computation begins anew") {
-    Seen resumed;
-    linearise_resumably(*model, subset, samples, {}, file, "another key", resumed.see());
-    CHECK(resumed == expected);
+  SECTION("another computation is refused, and the rows stay") {
+    const auto size = std::filesystem::file_size(file);
+    CHECK_THROWS_WITH(linearise_resumably(*model, subset, samples, {}, file, "another key", never.see()),
+                      Catch::Contains("has rows of another model"));
+    CHECK(std::filesystem::file_size(file) == size);
   }
   SECTION("rows of other samples are refused") {
     Samples other = samples;

@@ -220,4 +220,8 @@ TEST_CASE("a record as a page", "[record]") {
   for (const char* const word : {"<script", "src=", "<link", "url(", "@import"})
     CHECK_THAT(page, !Catch::Contains(word));
   CHECK_THROWS_WITH(record_page("{}", "R"), Catch::Contains("R is not the record"));
+  std::string forged = read_file(state.record_path(1));
+  const size_t ids = forged.find("\"ids\"");
+  forged.replace(forged.find('3', ids), 1, "\"<img src=x>\"");
+  CHECK_THROWS(record_page(forged, "R"));
 }

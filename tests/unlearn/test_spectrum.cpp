@@ -54,6 +54,28 @@ TEST_CASE("the spectrum of either Gram matrix is that of the kernel", "[spectrum
   CHECK_THROWS(effective_dimension(primal, 0));
 }
 
+TEST_CASE("of more parameters than rows JᵀJ has zeros that the kernel has not", "[spectrum]") {
+  const Setting s;
+  const Tensor few = s.rows.slice(0, 0, 2).contiguous();  // six rows
+  GramAccumulator sums(s.subset.size(), 0);
+  sums.add(few);
+  const Spectrum primal = full_spectrum(std::move(sums).finish().matrix, 6), dual = full_spectrum(dual_gram(few), 6);
+  REQUIRE(s.subset.size() > 6);
+  REQUIRE(std::ssize(primal.values) == 6);
+  CHECK(condition_number(primal, 0) == Approx(condition_number(dual, 0)));
+}
+
+TEST_CASE("conjugate gradients say that they met what is no number", "[matrix-free]") {
+  Tensor b = Tensor::full({3}, 1, DType::float64);
+  const auto solve = [&](double factor) {
+    return conjugate_gradients([&](const Tensor& x) { return scale(x, factor).value; }, 1, b, nullptr, 1e-10);
+  };
+  CHECK(solve(2).relative_residual <= 1e-10);
+  CHECK_THROWS_WITH(solve(std::nan("")), Catch::Contains("not finite"));
+  b.fill(std::nan(""));
+  CHECK_THROWS_WITH(solve(2), Catch::Contains("not finite"));
+}
+
 TEST_CASE("Lanczos finds the largest eigenvalues", "[spectrum]") {
   const Setting s;
   const SymmetricMatrix kernel = dual_gram(s.rows);
