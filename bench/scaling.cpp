@@ -1,6 +1,7 @@
 // What a system of a ridge solve in the kernel costs, JᵀJ + ρI or Θ + ρI as the planner chooses, computed and factored:
 // against n, P and C, with what the planner predicted.
 //     bench_scaling THREADS FOLDER [DIVISOR]    scaling.json, scaling-seconds.svg and scaling-memory.svg to FOLDER
+//     bench_scaling draw FOLDER scaling.json    the figures of points that were measured before
 // ResNet-20 on Fashion-MNIST. DIVISOR: that many times fewer images, for a trial. bench/scaling.sh makes the figures of
 // docs/ntk.md.
 #include <algorithm>
@@ -128,6 +129,38 @@ Rates fitted_rates(const std::vector<Series>& all) {
   return out;
 }
 
+// The figures of these points.
+void draw(const std::vector<Series>& all, const Rates& rates, const std::string& folder) {
+  std::vector<Panel> seconds, memory;
+  for (const Series& series : all) {
+    seconds.emplace_back(plot_of(
+        series, "seconds", [](const Point& p) { return p.seconds; },
+        [&](const Point& p) { return rates.seconds(p.plan); }));
+    memory.emplace_back(plot_of(
+        series, "MiB", [](const Point& p) { return p.bytes / (1 << 20); },
+        [](const Point& p) { return p.plan.bytes / (1 << 20); }));
+  }
+  write_file_atomically(folder + "/scaling-seconds.svg", svg_figure(seconds));
+  write_file_atomically(folder + "/scaling-memory.svg", svg_figure(memory));
+}
+
+// Those of points that were measured before.
+int draw_again(const std::string& file, const std::string& folder) {
+  std::vector<Series> all = all_series();
+  const nlohmann::json points = nlohmann::json::parse(read_file(file)).at("points");
+  size_t at = 0;
+  for (Series& series : all)
+    for (Point& p : series.points) {
+      const nlohmann::json& measured = points.at(at++);
+      p.n = measured.at("n"), p.parameters = measured.at("P"), p.classes = measured.at("C");
+      p.seconds = measured.at("seconds"), p.bytes = measured.at("bytes");
+      p.plan.bytes = measured.at("predicted_bytes"), p.plan.flops = measured.at("predicted_flops");
+      p.plan.double_flops = measured.at("predicted_double_flops");
+    }
+  draw(all, fitted_rates(all), folder);
+  return 0;
+}
+
 int run(const std::string& folder, int64_t divisor) {
   std::vector<Series> all = all_series();
   int64_t most = 0;
@@ -169,18 +202,8 @@ int run(const std::string& folder, int64_t divisor) {
       "predicted seconds: passes through the network at {:.0f} Gflop/s, products of rows in float64 and what follows "
       "at {:.0f}, the two rates that fit all points best; the farthest is {:.0f}% off\n",
       rates.sweeps / 1e9, rates.products / 1e9, 100 * worst);
-  std::vector<Panel> seconds, memory;
-  for (const Series& series : all) {
-    seconds.emplace_back(plot_of(
-        series, "seconds", [](const Point& p) { return p.seconds; },
-        [&](const Point& p) { return rates.seconds(p.plan); }));
-    memory.emplace_back(plot_of(
-        series, "MiB", [](const Point& p) { return p.bytes / (1 << 20); },
-        [](const Point& p) { return p.plan.bytes / (1 << 20); }));
-  }
   write_file_atomically(folder + "/scaling.json", out.dump(1) + "\n");
-  write_file_atomically(folder + "/scaling-seconds.svg", svg_figure(seconds));
-  write_file_atomically(folder + "/scaling-memory.svg", svg_figure(memory));
+  draw(all, rates, folder);
   return 0;
 }
 
@@ -188,7 +211,9 @@ int run(const std::string& folder, int64_t divisor) {
 
 int main(int argc, char** argv) {
   try {
-    require_usage(argc == 3 || argc == 4, "usage: bench_scaling THREADS FOLDER [DIVISOR]");
+    require_usage(argc == 3 || argc == 4,
+                  "usage: bench_scaling THREADS FOLDER [DIVISOR], or bench_scaling draw FOLDER scaling.json");
+    if (argc == 4 && std::string(argv[1]) == "draw") return draw_again(argv[3], argv[2]);
     set_thread_count(std::stoi(argv[1]));
     return run(argv[2], argc == 4 ? std::stoll(argv[3]) : 1);
   } catch (const UsageError& e) {
