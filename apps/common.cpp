@@ -281,6 +281,9 @@ void add_input_flags(CLI::App& command, InputFlags& flags) {
   command.add_option("--part", flags.part, "train or test")
       ->check(CLI::IsMember({"train", "test"}))
       ->capture_default_str();
+}
+
+void exclude_data_beside_input(CLI::App& command) {
   for (const char* const other : {"--data", "--samples", "--transform", "--part"})
     command.get_option("--input")->excludes(command.get_option(other));
 }

@@ -111,6 +111,8 @@ struct InputFlags {
   std::string part = "test";
 };
 void add_input_flags(CLI::App& command, InputFlags& flags);
+/// Where --data, --samples, --transform and --part would say nothing beside --input.
+void exclude_data_beside_input(CLI::App& command);
 Samples load_inputs(const InputFlags& flags, const Checkpoint& checkpoint, const Common& common);
 
 /// Where each parameter's columns begin, for the metadata of a Jacobian or a kernel.

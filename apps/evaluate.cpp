@@ -19,6 +19,7 @@ void add_model_flags(CLI::App& c, Flags& f, bool output) {
   c.add_option("--arch", f.architecture, "architecture, for a checkpoint without our configuration");
   if (output) c.add_option("-o,--output", f.output, "file to write, .safetensors or .npy")->required();
   add_input_flags(c, f.input);
+  exclude_data_beside_input(c);
   add_device_flag(c, f.common);
 }
 

@@ -105,11 +105,6 @@ void run_prepare(const Flags& f, const CLI::App& command) {
   finish(report, f.common);
 }
 
-std::string without_spaces(std::string text) {
-  std::erase_if(text, [](char c) { return c == ' ' || c == '\t' || c == '\n'; });
-  return text;
-}
-
 // What the flags choose among the samples of the state, by the rules of datasets/split.h.
 std::vector<int64_t> chosen_ids(const Flags& f, const Prepared& state) {
   const auto n = static_cast<int64_t>(state.ids().size());
@@ -118,7 +113,7 @@ std::vector<int64_t> chosen_ids(const Flags& f, const Prepared& state) {
                           .with_ids(state.ids());
   const Dataset present = all.subset(state.present());
   std::vector<Split> rules;
-  if (!f.ids.empty()) rules.push_back(Split::parse("ids:" + without_spaces(f.ids)));
+  if (!f.ids.empty()) rules.push_back(Split::ids_in_text(f.ids));
   if (!f.ids_file.empty()) rules.push_back(Split::ids_in_file(f.ids_file));
   if (f.label != no_label) rules.push_back(Split::parse(fmt::format("class:{}", f.label)));
   if (!f.where.empty()) rules.push_back(Split::parse(f.where));

@@ -261,7 +261,7 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
   Samples second;
   if (two) {
     second = load_inputs(f.second, checkpoint, f.common);
-    require(second.size() > 0, "'{}' chooses no samples", f.second.data.rules);
+    require_usage(second.size() > 0, "'{}' chooses no samples", f.second.data.rules);
   }
   const std::string beside = f.output.empty() ? f.plot : f.output;
   NtkOptions options{.purpose = purpose,
@@ -275,9 +275,9 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
                      .progress = beside.empty() ? "" : beside + ".ntk-partial",
                      .title = "ntk"};
   const Stopwatch clock;
-  require_usage(f.top <= first.size() * checkpoint.model.config.classes,
-                "--top {}: the kernel of {} samples and {} classes has {} eigenvalues", f.top, first.size(),
-                checkpoint.model.config.classes, first.size() * checkpoint.model.config.classes);
+  const int64_t eigenvalues = first.size() * (f.trace ? 1 : checkpoint.model.config.classes);
+  require_usage(f.top <= eigenvalues, "--top {}: the kernel of {} samples has {} eigenvalues", f.top, first.size(),
+                eigenvalues);
   NtkComputation computation(model, subset, first.inputs, second.inputs, options);
   const NtkPlan& plan = computation.choice().plan;
   fmt::print("{}", computation.choice().str());
@@ -372,6 +372,7 @@ void add_ntk(CLI::App& app) {
   c->add_option("--arch", f->architecture, "architecture, for a checkpoint without our configuration");
   c->add_option("-o,--output", f->output, "file for the kernel, .safetensors or .npy");
   add_input_flags(*c, f->input);
+  c->get_option("--input")->excludes(c->get_option("--samples"));  // the others are of --samples2 as well
   c->add_option("--input2", f->second.input, "the second set, a tensor file; default: the first set again");
   c->add_option("--samples2", f->second.data.rules, "the second set, samples of the data set");
   c->add_option("--subset", f->subset, "bn, head, bias, all, joined by +, or patterns over parameter names")

@@ -100,8 +100,10 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
   report.rows = run_tasks(model, finetuned, samples, test_samples, {task}, config, {}, &theta);
   fmt::print("{}", table(report.rows));
   for (const auto& s : report.rows.back().solves)
-    fmt::print("solve {}: {} with {} unknowns, relative residual {:.2e} after {} refinements, condition about {:.2e}\n",
-               s.name, s.representation, s.unknowns, s.relative_residual, s.refinement_steps, s.condition_estimate);
+    fmt::print("solve {}: {} with {} unknowns, relative residual {:.2e} after {} {}, condition about {:.2e}\n", s.name,
+               s.representation, s.unknowns, s.relative_residual, s.refinement_steps,
+               s.representation == "matrix-free" ? "steps of conjugate gradients" : "refinements",
+               s.condition_estimate);
   if (!f.markdown.empty()) write_file_atomically(f.markdown, markdown_table(report.rows));
   if (!f.output.empty()) {
     scatter(model, subset, theta);

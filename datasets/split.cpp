@@ -223,10 +223,13 @@ std::shared_ptr<SplitRule> parse_random(std::string_view argument, std::string_v
   return std::make_shared<RandomRule>(*fraction, seed);
 }
 
+// Separated by white space or commas.
+Ranges ids_of(std::string_view text, std::string_view source) {
+  return Ranges::parse(words_of(text, std::string(white_space) + ","), source);
+}
+
 std::shared_ptr<SplitRule> ids_from_file(const std::string& path) {
-  const std::string text = read_file(path);
-  return std::make_shared<IdsRule>(Ranges::parse(words_of(text, std::string(white_space) + ","), path),
-                                   "ids-file:" + path);
+  return std::make_shared<IdsRule>(ids_of(read_file(path), path), "ids-file:" + path);
 }
 
 std::shared_ptr<SplitRule> parse_rule(std::string_view rule) {
@@ -261,6 +264,13 @@ Split Split::parse(std::string_view text) {
   Split split;
   for (const std::string_view rule : words_of(text, white_space)) split.rules_.push_back(parse_rule(rule));
   require_usage(!split.rules_.empty(), "a rule that chooses samples was expected, e.g. all, class:9 or random:0.1");
+  return split;
+}
+
+Split Split::ids_in_text(std::string_view text) {
+  const Ranges ids = ids_of(text, "the list of ids");
+  Split split;
+  split.rules_.push_back(std::make_shared<IdsRule>(ids, "ids:" + ids.str()));
   return split;
 }
 

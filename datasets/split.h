@@ -38,6 +38,8 @@ class Split {
  public:
   /// A UsageError says what is wrong with the text.
   static Split parse(std::string_view text);
+  /// The one rule ids:LIST, where white space may separate as well as commas.
+  static Split ids_in_text(std::string_view text);
   /// The one rule ids-file:PATH, where the path may have spaces in it.
   static Split ids_in_file(const std::string& path);
   /// The rules as they can be parsed again.

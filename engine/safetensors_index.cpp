@@ -113,12 +113,17 @@ void save_sharded(const std::string& index_path, const SafeTensors& contents, in
   const std::filesystem::path target(index_path);
   std::string stem = target.filename().string();
   stem.resize(stem.size() - ending.size());
-  // Shards of before may have the names of these: without an index no one takes them for one another.
-  std::filesystem::remove(target);
   json index{{"metadata", {{"total_size", total}}}, {"weight_map", json::object()}};
+  bool index_goes = file_exists(index_path);
   for (size_t i = 0; i < shards.size(); i++) {
     const std::string name = fmt::format("{}-{:05}-of-{:05}.safetensors", stem, i + 1, shards.size());
-    shards[i].save((target.parent_path() / name).string(), floating);
+    const std::string path = (target.parent_path() / name).string();
+    // A shard of before has this name: without its index no one takes the new one for it.
+    if (index_goes && file_exists(path)) {
+      std::filesystem::remove(std::filesystem::canonical(target));
+      index_goes = false;
+    }
+    shards[i].save(path, floating);
     for (const auto& [tensor, value] : shards[i].tensors) index["weight_map"][tensor] = name;
   }
   write_file_atomically(index_path, index.dump(2) + "\n");

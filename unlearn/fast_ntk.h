@@ -17,9 +17,10 @@ namespace fastntk {
 ///   solve            θ_lin(D_r)
 ///   golatkar         as shift, with the residual at θ* in place of θ0 (Golatkar et al. 2020)
 ///   golatkar-scaled  golatkar times their trapezium scale 1 + 2|c|‖e‖/‖δ‖
-///   residual         as shift, with the residual −∂ℓ/∂f (of cross-entropy onehot − softmax(f)) and the identity as
-///   Hessian (cross-entropy) newton-solve     θ_newton(D_r), the optimum of the linearised model under the loss itself
-///   (cross-entropy) newton-shift     θ* + θ_newton(D_r) − θ_newton(D) (cross-entropy)
+///   residual         as shift, with the residual −∂ℓ/∂f, and the identity as Hessian
+///   newton-solve     θ_newton(D_r), the optimum of the linearised model under the loss itself
+///   newton-shift     θ* + θ_newton(D_r) − θ_newton(D)
+/// The last three are for losses with curvature; with cross-entropy −∂ℓ/∂f is onehot − softmax(f).
 std::vector<std::string> closed_form_rules(const std::string& loss);
 /// UsageError that lists them unless `rule` is one of them.
 void check_rule(const std::string& rule, const std::string& loss);

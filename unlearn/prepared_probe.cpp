@@ -166,7 +166,8 @@ void Prepared::compare_on_probe(const Tensor& theta, const OnProbe& on, const Ja
   const double rounding = checkpoint_.model->dtype() == DType::float64 ? std::numeric_limits<double>::epsilon()
                                                                        : std::numeric_limits<float>::epsilon();
   const double resolution = 16 * rounding * norm(on.star);
-  record.linearisation_error = record.predicted_change <= resolution ? 0 : error / record.predicted_change;
+  record.linearisation_error =
+      record.predicted_change <= resolution && record.actual_change <= resolution ? 0 : error / record.predicted_change;
   const int64_t few = on.rows.extent(0);
   const Positions first(on.kept.begin(), on.kept.begin() + few);
   const Tensor rows = jacobian(*moved, subset_, on.inputs.slice(0, 0, few).contiguous(), sweeps).rows;

@@ -82,7 +82,7 @@ void replay_record(const RecordFile& record, const Prepared& state, const Sample
     else if (asked.kind == "restore")
       result = again.restore(asked.to, samples, sweeps).result();
     else
-      result = again.forget(asked.ids).result();
+      result = again.forget(asked.ids, sweeps).result();
   }
   if (const auto d = first_difference(record.result, result))
     fail("{}: the field {} is {}, the request made once more gives {}; the record was made by {}, this is {}",

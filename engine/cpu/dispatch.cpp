@@ -1,5 +1,9 @@
 #include "engine/cpu/dispatch.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <string>
 
@@ -10,7 +14,8 @@ Isa widest() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   // What cmake/isa.cmake compiles each set for.
-  if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("f16c")) return Isa::baseline;
+  unsigned a = 0, b = 0, c = 0, d = 0;  // clang has no name for F16C
+  if (!__builtin_cpu_supports("bmi2") || !__get_cpuid(1, &a, &b, &c, &d) || (c & bit_F16C) == 0) return Isa::baseline;
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
     return Isa::avx512;

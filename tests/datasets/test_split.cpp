@@ -91,6 +91,10 @@ TEST_CASE("ids are read from a file", "[split]") {
   const std::string rule = "ids-file:" + folder.write("ids", "3\n1, 2\r\n\t17-18\n");
   CHECK(ids_chosen(data, rule) == Ids{1, 2, 3, 17, 18});
   CHECK(Split::parse(rule).str() == rule);
+  CHECK(Split::ids_in_text("3 1,\n17-18").select(data).ids() == Ids{1, 3, 17, 18});
+  CHECK(Split::ids_in_text("1 7").select(data).ids() == Ids{1, 7});  // and not 17
+  CHECK_THROWS_AS(Split::ids_in_text("1 x"), UsageError);
+  CHECK(Split::ids_in_file(folder.write("with a space", "2")).select(data).ids() == Ids{2});
   CHECK(ids_chosen(data, "ids-file:" + folder.write("none", "\n")).empty());
   const std::string bad = folder.write("bad", "3\nthree"), twice = folder.write("twice", "1 2 1");
   CHECK(refusal("ids-file:" + bad) == bad + ": \"three\" is neither a number nor a range like 3-7");
