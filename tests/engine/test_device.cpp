@@ -8,6 +8,7 @@
 #include "engine/ops/elementwise.h"
 #include "engine/ops/linear.h"
 #include "engine/ops/reduce.h"
+#include "engine/ops/softmax.h"
 #include "engine/random.h"
 #include "engine/tape.h"
 #include "test_device.h"
@@ -154,4 +155,20 @@ TEST_CASE("a step of an optimiser on a device is one on the CPU", "[device]") {
                                             .decoupled = flag,
                                             .steps = 3});
   });
+}
+
+TEST_CASE("a long sum or maximum, which a device takes in pieces, has all of its elements and no others", "[device]") {
+  constexpr int64_t length = 4 * 4096 + 617;
+  for (const bool along : {true, false}) {
+    // Of each line 1 … 3, so that an element of another line shows.
+    const Tensor lines = add(counted({3, 1}), Tensor::zeros({1, length}, DType::float64)).value;
+    const Tensor x = (along ? lines : lines.transpose(0, 1).contiguous()).to(test_device());
+    const int axis = along ? 1 : 0;
+    const std::vector<double> first = counted({3}).to_vector<double>();
+    std::vector<double> sums;
+    for (const double v : first) sums.push_back(v * length);
+    CHECK(sum(x, {axis}).value.to_vector<double>() == sums);
+    CHECK(max(x, axis).value.to_vector<double>() == first);
+    CHECK(negate(max(negate(x), axis)).value.to_vector<double>() == first);
+  }
 }
