@@ -92,7 +92,7 @@ void apply_common(const Common& c) {
   require_available(device_of(c));
   require_usage(c.threads >= 0, "--threads must be 0 or more, got {}", c.threads);
   if (c.threads) set_thread_count(c.threads);
-  if (!c.json.empty()) check_output(c.json);
+  check_outputs({c.json});
   parse_bytes(c.memory);
   set_convolution_algorithm(c.convolution == "exact" ? ConvolutionAlgorithm::exact : ConvolutionAlgorithm::fast);
   const Precision precision = parse_precision(c.precision);
@@ -315,6 +315,18 @@ Tensor load_theta0(const std::string& path) {
   const Tensor* const theta0 = file.find("fastntk.theta0");
   require(theta0 != nullptr, "{} has no tensor 'fastntk.theta0', where fine-tuning started", path);
   return *theta0;
+}
+
+void check_outputs(std::initializer_list<std::string> paths) {
+  for (const std::string& path : paths)
+    if (!path.empty()) check_output(path);
+}
+
+void check_test_labels(const Dataset& test, int64_t classes) {
+  for (const int64_t label : test.labels().to_vector<int64_t>())
+    require_usage(label < classes,
+                  "the model has {} classes, and the test samples have the class {}: choose others by --test-samples",
+                  classes, label);
 }
 
 void check_fine_tuned(const std::map<std::string, std::string>& metadata, const std::string& path) {

@@ -1,6 +1,7 @@
 // What all commands share: common flags, data and models from flags, reports.
 #pragma once
 #include <CLI/CLI.hpp>
+#include <initializer_list>
 #include <optional>
 #include <string>
 
@@ -96,6 +97,10 @@ DataFlags finetune_data_flags(const std::map<std::string, std::string>& metadata
 Dataset load_finetune_data(const std::map<std::string, std::string>& metadata, const std::string& path, Common common);
 /// Where fine-tuning started, float64 [P], from the model file at `path`.
 Tensor load_theta0(const std::string& path);
+/// An Error now, before the work, if one of these files could not be written; those without a name are not asked for.
+void check_outputs(std::initializer_list<std::string> paths);
+/// UsageError for test samples of classes that the model has not.
+void check_test_labels(const Dataset& test, int64_t classes);
 /// UsageError for a model that `unlearn` or `forget` wrote.
 void check_fine_tuned(const std::map<std::string, std::string>& metadata, const std::string& path);
 /// A line that names what fine-tuning had and the rules have not; empty if there is nothing.

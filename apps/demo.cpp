@@ -70,7 +70,7 @@ void run_demo(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
   require_usage(f.oracle_seeds >= -1, "--oracle-seeds must be -1 or more, got {}", f.oracle_seeds);
-  if (!f.markdown.empty()) check_output(f.markdown);
+  check_outputs({f.markdown});
   require(file_exists(f.model), "there is no pre-trained model at {}; `fastntk pretrain -o {}` makes it", f.model,
           f.model);
   const Checkpoint pretrained = open_model(f.model, "");

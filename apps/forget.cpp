@@ -127,7 +127,7 @@ std::vector<int64_t> chosen_ids(const Flags& f, const Prepared& state) {
 void run_forget(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
-  check_outcome(f.output, f.page);
+  check_outputs({f.output, f.page});  // before what cannot be taken back
   std::optional<SignatureKey> key;
   if (!f.key.empty()) key = SignatureKey::read_private(f.key);
   const Stopwatch clock;

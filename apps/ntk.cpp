@@ -247,8 +247,7 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
   apply_common(f.common);
   const bool two = !f.second.input.empty() || !f.second.data.rules.empty();
   check_flags(f, two);
-  for (const std::string& file : {f.output, f.plot})
-    if (!file.empty()) check_output(file);
+  check_outputs({f.output, f.plot});
   const NtkRepresentation representation = ntk_representation(f.representation);
   const NtkPurpose purpose = purpose_of(f);
   Report report = new_report(command);

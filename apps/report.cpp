@@ -28,10 +28,7 @@ Samples test_samples(const Flags& f, const Prepared& state, const Positions& for
   for (const int64_t i : retained) gone[static_cast<size_t>(state.labels()[static_cast<size_t>(i)])] = false;
   const Dataset test = load_samples(data_flags_of({f.data.name, f.test_rules}, state), f.common, Part::test);
   const auto labels = test.labels().to_vector<int64_t>();
-  for (const int64_t label : labels)
-    require_usage(label < static_cast<int64_t>(gone.size()),
-                  "the model has {} classes, and the test samples have the class {}: choose others by --test-samples",
-                  gone.size(), label);
+  check_test_labels(test, std::ssize(gone));
   std::vector<int64_t> kept;
   for (size_t i = 0; i < labels.size(); i++)
     if (!gone[static_cast<size_t>(labels[i])]) kept.push_back(static_cast<int64_t>(i));
@@ -42,8 +39,7 @@ Samples test_samples(const Flags& f, const Prepared& state, const Positions& for
 void run_report(const Flags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
-  if (!f.page.empty()) check_output(f.page);
-  if (!f.state.empty()) check_output(f.record);
+  check_outputs({f.page, f.state.empty() ? "" : f.record});
   const RecordFile record = read_record(f.record);
   std::string text = record.text;
   if (!f.state.empty()) {

@@ -34,11 +34,6 @@ void put_request(Report& report, const RequestRecord& r, double seconds) {
                     {"n_after", static_cast<double>(r.n_after)}};
 }
 
-void check_outcome(const std::string& model, const std::string& page) {
-  for (const std::string& file : {model, page})
-    if (!file.empty()) check_output(file);
-}
-
 void add_outcome_flags(CLI::App& command, std::string& model, std::string& page) {
   command.add_option("--html", page, "also write the record as a page to this file");
   command.add_option("-o,--output", model, "also write the model with the new weights to this file");

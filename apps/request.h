@@ -18,8 +18,6 @@ struct Outcome {
   std::string model;  ///< with the new weights
   std::string page;   ///< the record as a page
 };
-/// An Error now, before a request that cannot be taken back, if its outcome could not be written.
-void check_outcome(const std::string& model, const std::string& page);
 void add_outcome_flags(CLI::App& command, std::string& model, std::string& page);
 void write_outcome(const Outcome& outcome, const Prepared& state, const RequestRecord& record);
 

@@ -33,7 +33,7 @@ template <class Make>
 void run_request(const Flags& f, const CLI::App& command, Make&& make) {
   apply_common(f.common);
   Report report = new_report(command);
-  check_outcome(f.output, f.page);
+  check_outputs({f.output, f.page});  // before what cannot be taken back
   std::optional<SignatureKey> key;
   if (!f.key.empty()) key = SignatureKey::read_private(f.key);
   const Stopwatch clock;

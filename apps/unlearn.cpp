@@ -49,8 +49,7 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
   apply_common(f.common);
   Report report = new_report(command);
   require_usage(f.oracle_seeds >= -1, "--oracle-seeds must be -1 or more, got {}", f.oracle_seeds);
-  for (const std::string& file : {f.output, f.markdown})
-    if (!file.empty()) check_output(file);
+  check_outputs({f.output, f.markdown});
   Checkpoint checkpoint = open_model(f.model, "");
   auto& m = checkpoint.metadata;
   check_fine_tuned(m, f.model);
@@ -91,10 +90,7 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
              data.size(), f.forget.empty() ? "none" : f.forget, config.subset, subset.size(), config.finetune.loss,
              ridge_of(config.finetune, data.size()), f.convention);
   fmt::print("{}", beyond_the_objective(m));
-  for (const int64_t label : test.labels().to_vector<int64_t>())
-    require_usage(label < checkpoint.model.config.classes,
-                  "the model has {} classes, and the test samples have the class {}: choose others by --test-samples",
-                  checkpoint.model.config.classes, label);
+  check_test_labels(test, checkpoint.model.config.classes);
   const Samples samples = to_samples(data, m, model.dtype()), test_samples = to_samples(test, m, model.dtype());
   Tensor theta;
   report.rows = run_tasks(model, finetuned, samples, test_samples, {task}, config, {}, &theta);

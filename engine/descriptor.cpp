@@ -51,12 +51,8 @@ size_t read_at(int descriptor, const std::string& path, int64_t offset, std::spa
   return done;
 }
 
-int try_lock(int descriptor) {
-  return uninterrupted([&] { return flock(descriptor, LOCK_EX | LOCK_NB); }) == 0 ? 0 : errno;
-}
-
 void lock_for_writing(int descriptor, const std::string& path) {
-  const int reason = try_lock(descriptor);
+  const int reason = uninterrupted([&] { return flock(descriptor, LOCK_EX | LOCK_NB); }) == 0 ? 0 : errno;
   if (reason == EWOULDBLOCK) fail("cannot write {}: another process is writing it", path);
   if (reason != 0) fail("cannot write {}: {}", path, std::strerror(reason));
 }

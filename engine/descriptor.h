@@ -12,9 +12,8 @@ namespace fastntk {
 void write_at(int descriptor, const std::string& path, int64_t offset, std::span<const std::byte> bytes);
 /// Fills `bytes` from `offset` on and returns how many there were, fewer only at the end of the file.
 size_t read_at(int descriptor, const std::string& path, int64_t offset, std::span<std::byte> bytes);
-/// Locks the file for one writer, without waiting. Zero, or the errno of the failure.
-int try_lock(int descriptor);
-/// The same; an Error says that another process is writing `path`, or what else is wrong.
+/// Locks the file for one writer, without waiting. An Error says that another process is writing `path`, or what else
+/// is wrong.
 void lock_for_writing(int descriptor, const std::string& path);
 /// Whether `name` is that of the open file. A writer that finishes renames or removes the file that the next one may
 /// just have opened, so whoever has locked a file asks.
