@@ -26,7 +26,7 @@ foreach(isa ${isas})
     target_compile_options(fastntk_isa_${isa} PRIVATE ${isa_flags_${isa}} -Wall -Wextra -Wno-psabi -ffp-contract=fast
                            $<$<BOOL:${FASTNTK_WERROR}>:-Werror>)
     if(FASTNTK_SANITIZE)
-      target_compile_options(fastntk_isa_${isa} PRIVATE -fsanitize=${FASTNTK_SANITIZE} -fno-omit-frame-pointer)
+      target_compile_options(fastntk_isa_${isa} PRIVATE -fsanitize=${FASTNTK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
     endif()
     list(APPEND FASTNTK_ISA_OBJECTS $<TARGET_OBJECTS:fastntk_isa_${isa}>)
   endif()
