@@ -1,4 +1,4 @@
-// How fast a device's products, convolutions and Jacobians are. One JSON object on standard output.
+// How fast a device's products, convolutions, attention and Jacobians are. One JSON object on standard output.
 //     bench_device DEVICE [SCALE]
 // DEVICE cuda | emu | cpu. SCALE divides the sizes, so that the program can be tried on the emulator: `bench_device emu
 // 16`. Efficiencies are fractions of what a large square product reaches on the same device, by cuBLAS on a GPU.
@@ -67,6 +67,25 @@ ConvolutionSpeed convolution_gflops(Device device, int64_t images, const Convolu
           flops / seconds_of(device, [&] { backend(device).convolution_input_gradient(s, exact, y, w, dx); })};
 }
 
+// Of 12 heads of 64 features, and their cotangents in a stack, counting the products alone: two, and the four of the
+// transposed map with the probabilities once.
+struct AttentionSpeed {
+  double forward, transposed;  // Gflop/s
+};
+AttentionSpeed attention_gflops(Device device, int64_t samples, int64_t tokens, int64_t stack) {
+  const Shape shape{samples, 12, tokens, 64};
+  const Tensor q = drawn(shape, device, 1), k = drawn(shape, device, 2), v = drawn(shape, device, 3),
+               c = drawn(Shape{stack} + shape, device, 4);
+  Tensor y(shape, DType::float32, device), dq(c.shape(), DType::float32, device), dk = dq.clone(), dv = dq.clone();
+  const double product = 2e-9 * static_cast<double>(samples * 12 * tokens * tokens * 64);
+  return {2 * product /
+              seconds_of(device, [&] { backend(device).attention({.q = q, .k = k, .v = v, .scale = 0.125, .y = y}); }),
+          static_cast<double>(4 * stack + 1) * product / seconds_of(device, [&] {
+            backend(device).attention_transposed(
+                {.q = q, .k = k, .v = v, .scale = 0.125, .cotangent = c, .dq = &dq, .dk = &dk, .dv = &dv});
+          })};
+}
+
 nlohmann::json jacobian_speed(Device device, const ModelConfig& config, int64_t side, const std::string& tuned,
                               int64_t n) {
   const Model model = make_model(config, 1);
@@ -115,6 +134,12 @@ nlohmann::json measure(Device device, int64_t scale) {
     const ConvolutionSpeed speed = convolution_gflops(device, scaled(970), shape);
     out["convolution"][fmt::format("{0}x{0}x{1}", side, shape.in_channels)] = {
         {"forward", with_efficiency(speed.forward)}, {"input_gradient", with_efficiency(speed.input_gradient)}};
+  }
+  // A ViT-B/32 and a ViT-B/16 with 10 prompts, images of 224×224 and 10 cotangents.
+  for (const int64_t tokens : {60, 207}) {
+    const AttentionSpeed speed = attention_gflops(device, scaled(34), scaled(tokens), 10);
+    out["attention"][fmt::format("{} tokens", scaled(tokens))] = {{"forward", with_efficiency(speed.forward)},
+                                                                  {"transposed", with_efficiency(speed.transposed)}};
   }
   for (const Precision precision : {Precision::float32, Precision::tf32}) {
     if (precision == Precision::tf32 && device == Device::cpu) continue;

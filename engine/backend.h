@@ -86,9 +86,9 @@ class Backend {
   /// The first index.extent(axis) places of x's elements in an order; equal elements go by their place.
   virtual void argsort(const Tensor& x, int axis, SortOrder order, Tensor& index) const = 0;
 
-  // ---- convolution: x [..., N, H, W, C], w [..., 1 or N, O, I, kh, kw], y [..., N, OH, OW, O]; a stack of leading
-  // axes ----
-  // ---- on either operand or on both ----
+  // ---- convolution: x [..., N, H, W, C], w [..., 1 or N, O, I, kh, kw], y [..., N, OH, OW, O] ----
+  // ---- A stack of leading axes on either operand or on both. ----
+  // ---- Results are contiguous. ----
   virtual void convolution(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const Tensor& x,
                            const Tensor& w, Tensor& y) const = 0;
   /// The transposed map in x: dx from dy.

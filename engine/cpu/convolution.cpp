@@ -9,9 +9,8 @@
 #include "engine/error.h"
 
 namespace fastntk::cpu {
-namespace {
 
-void check(const ConvolutionShape& s) {
+void require_convolution(const ConvolutionShape& s) {
   require(s.height > 0 && s.width > 0 && s.in_channels > 0 && s.out_channels > 0 && s.kernel_height > 0 &&
               s.kernel_width > 0,
           "convolution: extents must be positive, got images [{}, {}, {}], {} output channels, kernel {}x{}", s.height,
@@ -31,12 +30,10 @@ void check(const ConvolutionShape& s) {
           s.padding_width);
 }
 
-}  // namespace
-
 template <class T>
 PackedConvolution<T> PackedConvolution<T>::forward(const ConvolutionShape& s, const T* weights,
                                                    ConvolutionAlgorithm algorithm, Isa isa) {
-  check(s);
+  require_convolution(s);
   if (is_pointwise(s)) return PackedConvolution(pointwise_forward(s, weights));
   if (is_depthwise(s)) return PackedConvolution(depthwise_forward(s, weights, isa));
   if constexpr (std::is_same_v<T, float>)
@@ -49,7 +46,7 @@ PackedConvolution<T> PackedConvolution<T>::forward(const ConvolutionShape& s, co
 template <class T>
 PackedConvolution<T> PackedConvolution<T>::input_gradient(const ConvolutionShape& s, const T* weights,
                                                           ConvolutionAlgorithm algorithm, Isa isa) {
-  check(s);
+  require_convolution(s);
   if (is_pointwise(s)) return PackedConvolution(pointwise_input_gradient(s, weights));
   if (is_depthwise(s)) return PackedConvolution(depthwise_input_gradient(s, weights, isa));
   if constexpr (std::is_same_v<T, float>)

@@ -10,6 +10,9 @@
 
 namespace fastntk::cpu {
 
+/// Error if the shape is not a convolution's: positive extents, groups that divide the channels, a kernel that fits.
+void require_convolution(const ConvolutionShape& shape);
+
 /// One way to compute a convolution or its input gradient; holds its weights. All functions may be called from several
 /// threads.
 template <class T>

@@ -6,7 +6,8 @@ namespace fastntk::FASTNTK_GPU {
 
 template <class T>
 void channel_affine_typed(const Backend::ChannelAffine& k) {
-  const int64_t C = k.x.extent(2), image = k.x.extent(1) * C, step = k.a.extent(0) == 1 ? 0 : C;
+  const Divisor C = k.x.extent(2), image = k.x.extent(1) * k.x.extent(2);
+  const int64_t step = k.a.extent(0) == 1 ? 0 : C.value();
   const T *const x = elements<T>(k.x), *const mean = elements<T>(k.mean), *const a = elements<T>(k.a),
                  *const b = elements<T>(k.b), *const residual = elements<T>(k.residual);
   const bool relu = k.relu;
@@ -28,7 +29,7 @@ void channel_affine(const Backend::ChannelAffine& arguments) {
 template <class T>
 struct Masked {
   const T *cotangent, *y;
-  int64_t points;  // elements of y, over which cotangents are stacked
+  Divisor points;  // elements of y, over which cotangents are stacked
   __device__ T operator()(int64_t i) const { return !y || y[i % points] > T(0) ? cotangent[i] : T(0); }
 };
 
@@ -37,9 +38,10 @@ template <class T>
 struct ToSum {
   Masked<T> g;
   const T *x, *mean;
-  int64_t length, channels;
+  int64_t length;
+  Divisor channels;
   __device__ double operator()(int64_t o, int64_t i) const {
-    const int64_t c = o % channels, at = (o / channels * length + i) * channels + c;
+    const int64_t c = o % channels, at = (o / channels * length + i) * channels.value() + c;
     const auto v = static_cast<double>(g(at));
     return x ? v * (static_cast<double>(x[at % g.points]) - static_cast<double>(mean[c])) : v;
   }
@@ -48,10 +50,11 @@ struct ToSum {
 template <class T>
 void channel_affine_transposed_typed(const Backend::ChannelAffineTransposed& k) {
   const Shape& s = k.cotangent.shape();
-  const int64_t N = s[1], P = s[2], C = s[3], image = P * C, points = N * image;
+  const int64_t N = s[1], P = s[2];
+  const Divisor C = s[3], image = P * s[3], points = N * P * s[3];
   const Masked<T> g{elements<T>(k.cotangent), elements<T>(k.y), points};
   const T *const x = elements<T>(k.x), *const mean = elements<T>(k.mean), *const a = elements<T>(k.a);
-  const int64_t step = k.a && k.a->extent(0) != 1 ? C : 0;
+  const int64_t step = k.a && k.a->extent(0) != 1 ? s[3] : 0;
   T *const masked = elements_to_write<T>(k.masked), *const dx = elements_to_write<T>(k.dx);
   if (masked || dx)
     for_each(s.elements(), [=] __device__(int64_t i) {
@@ -77,13 +80,13 @@ void channel_affine_transposed(const Backend::ChannelAffineTransposed& arguments
 template <class T>
 void channel_affine_transposed_batch_typed(const Backend::ChannelAffineTransposedBatch& k) {
   const Shape& s = k.cotangent.shape();
-  const int64_t C = s[3], points = s[1] * s[2] * C;
+  const Divisor C = s[3], points = s[1] * s[2] * s[3];
   const Masked<T> g{elements<T>(k.cotangent), elements<T>(k.y), points};
   const T *const x = elements<T>(k.x), *const mean = elements<T>(k.mean), *const a = elements<T>(k.a),
                  *const slope = elements<T>(k.slope), *const constant = elements<T>(k.constant);
   T* const dx = elements_to_write<T>(k.dx);
   for_each(s.elements(), [=] __device__(int64_t i) {
-    const int64_t c = i % C, at = i / points * C + c;
+    const int64_t c = i % C, at = i / points * C.value() + c;
     dx[i] = a[c] * g(i) + (slope[at] * (x[i % points] - mean[c]) + constant[at]);
   });
 }

@@ -1,23 +1,37 @@
-// Convolution as matrix products with unfolded images, a few samples at a time: U [N, G, P, I kh kw] holds for every
-// output position the inputs that its window covers, in the order of the weights [G, O, I kh kw]. G groups, P
-// positions, O and I channels of a group.
+// Convolution. With one set of weights for many channels: implicit_convolution.cu. Otherwise matrix products with
+// unfolded images, a few samples at a time: U [N, G, P, I kh kw] holds for every output position the inputs that its
+// window covers, in the order of the weights [G, O, I kh kw]. G groups, P positions, O and I channels of a group.
+#include <optional>
+
+#include "engine/cpu/convolution.h"
 #include "engine/cuda/families.h"
 #include "engine/cuda/operand.cuh"
+#include "engine/precision.h"
 
 namespace fastntk::FASTNTK_GPU {
 
 /// What the threads that unfold and fold have to know.
 struct Geometry {
   ConvolutionShape shape;
-  int64_t out_height, out_width, channels, columns;  // channels of a group, and columns of U
+  Divisor out_height, out_width, height, width, groups, in_channels, kernel_height, kernel_width, stride_height,
+      stride_width;
+  Divisor channels, columns;  // channels of a group, and columns of U
 
   explicit Geometry(const ConvolutionShape& s)
-      : shape(s),
+      : shape((cpu::require_convolution(s), s)),
         out_height(s.out_height()),
         out_width(s.out_width()),
+        height(s.height),
+        width(s.width),
+        groups(s.groups),
+        in_channels(s.in_channels),
+        kernel_height(s.kernel_height),
+        kernel_width(s.kernel_width),
+        stride_height(s.stride_height),
+        stride_width(s.stride_width),
         channels(s.in_channels / s.groups),
-        columns(channels * s.kernel_height * s.kernel_width) {}
-  int64_t positions() const { return out_height * out_width; }
+        columns(s.in_channels / s.groups * s.kernel_height * s.kernel_width) {}
+  int64_t positions() const { return out_height.value() * out_width.value(); }
   int64_t out_channels() const { return shape.out_channels / shape.groups; }
   /// Without windows that overlap or leave anything out, U is the images themselves.
   bool pointwise() const {
@@ -31,7 +45,7 @@ struct Geometry {
 int64_t samples_at_a_time(const Geometry& g, int64_t images_of_a_sample) {
   constexpr int64_t most_elements = int64_t{1} << 24;
   return std::max<int64_t>(
-      1, most_elements / std::max<int64_t>(1, g.shape.groups * g.positions() * g.columns * images_of_a_sample));
+      1, most_elements / std::max<int64_t>(1, g.shape.groups * g.positions() * g.columns.value() * images_of_a_sample));
 }
 
 template <class T>
@@ -40,16 +54,16 @@ void unfold_typed(Geometry g, const Tensor& x, Tensor& u) {
   T* const out = elements_to_write<T>(u);
   for_each(u.elements(), [=] __device__(int64_t i) {
     const ConvolutionShape& s = g.shape;
-    const int64_t kx = i % s.kernel_width, ky = i / s.kernel_width % s.kernel_height;
-    const int64_t c = i / (s.kernel_width * s.kernel_height) % g.channels;
-    const int64_t row = i / g.columns;
-    const int64_t ox = row % g.out_width, oy = row / g.out_width % g.out_height;
-    const int64_t group = row / (g.out_width * g.out_height) % s.groups;
-    const int64_t image = row / (g.out_width * g.out_height * s.groups);
+    const int64_t row = i / g.columns, column = i % g.columns;
+    const int64_t kx = column % g.kernel_width, ky = column / g.kernel_width % g.kernel_height;
+    const int64_t c = column / g.kernel_width / g.kernel_height;
+    const int64_t ox = row % g.out_width, line = row / g.out_width, oy = line % g.out_height;
+    const int64_t group = line / g.out_height % g.groups, image = line / g.out_height / g.groups;
     const int64_t iy = oy * s.stride_height - s.padding_height + ky * s.dilation_height;
     const int64_t ix = ox * s.stride_width - s.padding_width + kx * s.dilation_width;
     const bool inside = iy >= 0 && iy < s.height && ix >= 0 && ix < s.width;
-    out[i] = inside ? in[((image * s.height + iy) * s.width + ix) * s.in_channels + group * g.channels + c] : T(0);
+    out[i] =
+        inside ? in[((image * s.height + iy) * s.width + ix) * s.in_channels + group * g.channels.value() + c] : T(0);
   });
 }
 
@@ -60,29 +74,45 @@ void fold_typed(Geometry g, const Tensor& u, Tensor& x) {
   T* const out = elements_to_write<T>(x);
   for_each(x.elements(), [=] __device__(int64_t i) {
     const ConvolutionShape& s = g.shape;
-    const int64_t channel = i % s.in_channels, ix = i / s.in_channels % s.width;
-    const int64_t iy = i / (s.in_channels * s.width) % s.height, image = i / (s.in_channels * s.width * s.height);
+    const int64_t channel = i % g.in_channels, pixel = i / g.in_channels, ix = pixel % g.width;
+    const int64_t iy = pixel / g.width % g.height, image = pixel / g.width / g.height;
     const int64_t group = channel / g.channels, c = channel % g.channels;
     T sum = 0;
     for (int64_t ky = 0; ky < s.kernel_height; ky++) {
-      const int64_t y = iy + s.padding_height - ky * s.dilation_height, oy = y / s.stride_height;
-      if (y < 0 || y % s.stride_height != 0 || oy >= g.out_height) continue;
+      const int64_t y = iy + s.padding_height - ky * s.dilation_height;
+      if (y < 0 || y % g.stride_height != 0 || y / g.stride_height >= g.out_height.value()) continue;
       for (int64_t kx = 0; kx < s.kernel_width; kx++) {
-        const int64_t left = ix + s.padding_width - kx * s.dilation_width, ox = left / s.stride_width;
-        if (left < 0 || left % s.stride_width != 0 || ox >= g.out_width) continue;
-        const int64_t row = ((image * s.groups + group) * g.out_height + oy) * g.out_width + ox;
-        sum += in[row * g.columns + (c * s.kernel_height + ky) * s.kernel_width + kx];
+        const int64_t x = ix + s.padding_width - kx * s.dilation_width;
+        if (x < 0 || x % g.stride_width != 0 || x / g.stride_width >= g.out_width.value()) continue;
+        const int64_t line = (image * s.groups + group) * g.out_height.value() + y / g.stride_height;
+        const int64_t row = line * g.out_width.value() + x / g.stride_width;
+        sum += in[row * g.columns.value() + (c * s.kernel_height + ky) * s.kernel_width + kx];
       }
     }
     out[i] = sum;
   });
 }
 
+// w [lead…, 1 or N, O, I, kh, kw] as [O, I, kh, kw] if that is one set of weights, from images x to as many y or from y
+// to x, and tiles serve: they are for one group of many channels, in full precision. Images of which nothing overlaps
+// need no unfolding. A choice by shapes of one sample.
+std::optional<Tensor> weights_for_tiles(const Geometry& g, const Tensor& w, const Tensor& x, const Tensor& y) {
+  constexpr int64_t many = 32;
+  require(linear_precision() != Precision::bf16, "convolutions in bf16 are for the CPU");
+  if (g.shape.groups != 1 || g.pointwise() || std::min(g.shape.in_channels, g.shape.out_channels) < many) return {};
+  if (w.dtype() == DType::float32 && linear_precision() == Precision::tf32) return {};
+  if (x.shape().leading(x.rank() - 3) != y.shape().leading(y.rank() - 3)) return {};
+  Tensor one = w;
+  for (; one.rank() > 4; one = one.select(0, 0))
+    if (one.extent(0) != 1 && one.strides()[0] != 0) return {};
+  return one;
+}
+
 // x [lead…, N, H, W, C] as U [lead…, N, G, P, columns].
 Tensor unfold(const Geometry& g, const Tensor& x) {
   const Shape lead = x.shape().leading(x.rank() - 3);
   const Tensor packed = x.contiguous();
-  const Shape shape = lead + Shape{g.shape.groups, g.positions(), g.columns};
+  const Shape shape = lead + Shape{g.shape.groups, g.positions(), g.columns.value()};
   if (g.pointwise()) return packed.reshape(shape);
   Tensor u(shape, x.dtype(), x.device());
   for_floating(x.dtype(), "conv2d", [&](auto zero) { unfold_typed<decltype(zero)>(g, packed, u); });
@@ -100,7 +130,7 @@ Tensor by_group_weights(const Geometry& g, const Tensor& w) {
   const bool repeated = w.extent(-5) > 1 && w.strides()[-5] == 0;
   const Tensor once = repeated ? w.slice(-5, 0, 1) : w;
   return once.contiguous().reshape(once.shape().leading(w.rank() - 4) +
-                                   Shape{g.shape.groups, g.out_channels(), g.columns});
+                                   Shape{g.shape.groups, g.out_channels(), g.columns.value()});
 }
 
 // Calls body(from, to) for the samples [0, N) of a tensor [lead…, N, …], `rank` axes from N on, some at a time.
@@ -121,6 +151,7 @@ void write(Tensor view, const Tensor& source) { copy(source, view); }
 void convolution(const ConvolutionShape& shape, const Tensor& x, const Tensor& w, Tensor& y) {
   if (y.elements() == 0) return;
   const Geometry g(shape);
+  if (const auto one = weights_for_tiles(g, w, x, y)) return implicit_convolution(shape, false, x, *one, y);
   const Tensor weights = by_group_weights(g, w).transpose(-2, -1);
   Tensor out = by_group(g, y);
   for_samples(g, x, [&](int64_t from, int64_t to) {
@@ -133,10 +164,12 @@ void convolution(const ConvolutionShape& shape, const Tensor& x, const Tensor& w
 void convolution_input_gradient(const ConvolutionShape& shape, const Tensor& dy, const Tensor& w, Tensor& dx) {
   if (dx.elements() == 0) return;
   const Geometry g(shape);
+  if (const auto one = weights_for_tiles(g, w, dx, dy)) return implicit_convolution(shape, true, dy, *one, dx);
   const Tensor weights = by_group_weights(g, w), cotangent = by_group(g, dy);
   for_samples(g, dx, [&](int64_t from, int64_t to) {
     const Tensor target = dx.slice(-4, from, to);
-    Tensor u(target.shape().leading(dx.rank() - 3) + Shape{shape.groups, g.positions(), g.columns}, dx.dtype(), device);
+    Tensor u(target.shape().leading(dx.rank() - 3) + Shape{shape.groups, g.positions(), g.columns.value()}, dx.dtype(),
+             device);
     gemm(cotangent.slice(-4, from, to), samples_of(weights, -4, from, to), u, true);
     if (g.pointwise()) return write(target, u.reshape(target.shape()));
     Tensor images(target.shape(), dx.dtype(), device);
@@ -150,7 +183,7 @@ void convolution_weight_gradient(const ConvolutionShape& shape, const Tensor& x,
   const Geometry g(shape);
   const int64_t N = x.extent(-4);
   const bool shared = dw.extent(-5) == 1;
-  const Shape lead = dw.shape().leading(dw.rank() - 5), matrix{shape.groups, g.out_channels(), g.columns};
+  const Shape lead = dw.shape().leading(dw.rank() - 5), matrix{shape.groups, g.out_channels(), g.columns.value()};
   const Tensor cotangent = by_group(g, dy).transpose(-2, -1);
   if (shared || N == 0) fill(dw, 0);
   Tensor total = dw.reshape(lead + Shape{dw.extent(-5)} + matrix);

@@ -35,6 +35,8 @@ void argsort(const Tensor& x, int axis, SortOrder order, Tensor& index);
 void convolution(const ConvolutionShape& shape, const Tensor& x, const Tensor& w, Tensor& y);
 void convolution_input_gradient(const ConvolutionShape& shape, const Tensor& dy, const Tensor& w, Tensor& dx);
 void convolution_weight_gradient(const ConvolutionShape& shape, const Tensor& x, const Tensor& dy, Tensor& dw);
+/// With one set of weights w [O, I, kh, kw] and one group: y from x, or dx from dy if `transposed`. Not for no elements.
+void implicit_convolution(const ConvolutionShape& shape, bool transposed, const Tensor& x, const Tensor& w, Tensor& y);
 
 void channel_affine(const Backend::ChannelAffine& arguments);
 void channel_affine_transposed(const Backend::ChannelAffineTransposed& arguments);

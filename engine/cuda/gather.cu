@@ -95,8 +95,8 @@ template <class T>
 void argsort_typed(const Tensor& x, int axis, SortOrder order, Tensor& index) {
   const T* const in = elements<T>(x);
   int64_t* const y = elements_to_write<int64_t>(index);
-  const int64_t extent = x.extent(axis), count = index.extent(axis), step_x = x.strides()[axis],
-                step_y = index.strides()[axis];
+  const int64_t count = index.extent(axis), step_x = x.strides()[axis], step_y = index.strides()[axis];
+  const Divisor extent = x.extent(axis);
   const bool descending = order == SortOrder::descending, nan_first = order != SortOrder::ascending;
   const Places<2> places(without(x.shape(), axis), {index.strides(), x.strides()});
   for_each(x.elements(), [=] __device__(int64_t item) {
@@ -104,7 +104,7 @@ void argsort_typed(const Tensor& x, int axis, SortOrder order, Tensor& index) {
     const int64_t i = item % extent;
     const T v = in[at.of[1] + i * step_x];
     int64_t before = 0;
-    for (int64_t j = 0; j < extent && before < count; j++) {
+    for (int64_t j = 0; j < extent.value() && before < count; j++) {
       const T other = in[at.of[1] + j * step_x];
       const bool nan = v != v, other_nan = other != other;
       const bool first = nan != other_nan    ? other_nan == nan_first

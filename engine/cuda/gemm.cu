@@ -1,6 +1,4 @@
 // Matrix products: every product is a batch of column-major ones, in which row-major matrices appear transposed.
-#include <limits>
-
 #include "engine/cuda/families.h"
 #include "engine/cuda/operand.cuh"
 #include "engine/precision.h"
@@ -29,12 +27,6 @@ struct Operand {
     return (n == 1 || matrices.strides()[fast] == 1) && (matrices.extent(slow) == 1 || matrices.strides()[slow] >= n);
   }
 };
-
-int narrow(int64_t n) {
-  require(n <= std::numeric_limits<int>::max(), "a matrix product with an extent of {}: at most {}", n,
-          std::numeric_limits<int>::max());
-  return static_cast<int>(n);
-}
 
 // The strides of the batch axes of `t` over those of `out`.
 Shape batch_strides(const Tensor& t, const Tensor& out) {

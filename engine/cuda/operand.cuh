@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "engine/cpu/strided.h"
 #include "engine/cuda/launch.cuh"
@@ -39,11 +40,37 @@ T* elements_to_write(Tensor* t) {
   return t ? elements_to_write<T>(*t) : nullptr;
 }
 
+/// A divisor that is known before the launch. Numerators of 0 and more; those below 2³¹ are divided by a product and a
+/// shift (Granlund and Montgomery, Division by invariant integers, 1994): GPUs have no instruction that divides
+/// integers.
+class Divisor {
+ public:
+  Divisor(int64_t divisor = 1) : divisor_(divisor) {  // NOLINT: numbers are divisors
+    while (shift_ < 31 && int64_t{1} << shift_ < divisor) shift_++;
+    if (divisor > 0 && divisor <= limit)
+      magic_ = static_cast<uint32_t>(
+          (((uint64_t{1} << shift_) - static_cast<uint64_t>(divisor)) << 32) / static_cast<uint64_t>(divisor) + 1);
+  }
+  FASTNTK_HOST_DEVICE int64_t value() const { return divisor_; }
+
+  FASTNTK_HOST_DEVICE friend int64_t operator/(int64_t n, const Divisor& d) {
+    if (n >= limit) return n / d.divisor_;
+    const auto m = static_cast<uint32_t>(n);
+    return (static_cast<uint32_t>(uint64_t{m} * d.magic_ >> 32) + m) >> d.shift_;
+  }
+  FASTNTK_HOST_DEVICE friend int64_t operator%(int64_t n, const Divisor& d) { return n - n / d * d.divisor_; }
+
+ private:
+  static constexpr int64_t limit = int64_t{1} << 31;
+  int64_t divisor_;
+  uint32_t magic_ = 0, shift_ = 0;  // of a divisor beyond the limit: the quotients are 0
+};
+
 /// Where element i, counted in row-major order, of a shape lies in each of `Operands` tensors over it.
 template <int Operands>
 struct Places {
   int axes = 0;
-  int64_t extent[max_rank] = {};
+  Divisor extent[max_rank] = {};
   int64_t stride[Operands][max_rank] = {};
 
   Places(const Shape& shape, const std::array<Shape, Operands>& strides) {
@@ -62,7 +89,7 @@ struct Places {
     Offsets at;
     for (int k = 0; k < Operands; k++) at.of[k] = 0;
     for (int axis = axes - 1; axis > 0; axis--) {
-      const int64_t next = i / extent[axis], index = i - next * extent[axis];
+      const int64_t next = i / extent[axis], index = i - next * extent[axis].value();
       for (int k = 0; k < Operands; k++) at.of[k] += index * stride[k][axis];
       i = next;
     }
@@ -70,6 +97,47 @@ struct Places {
     return at;
   }
 };
+
+/// Elements that are loaded or stored at once.
+template <class T, int width>
+struct alignas(sizeof(T) * width) Pack {
+  T of[width];
+};
+
+/// Elements that 16 bytes hold, the most that one instruction of a GPU loads.
+template <class T>
+constexpr int pack_width = 16 / sizeof(T);
+
+/// The first `count` elements of a pack from there on, and zeros instead of the others. `aligned`: to a pack.
+template <class T>
+__device__ Pack<T, pack_width<T>> load_pack(const T* from, int64_t count, bool aligned) {
+  if (aligned && count >= pack_width<T>) return *reinterpret_cast<const Pack<T, pack_width<T>>*>(from);
+  Pack<T, pack_width<T>> pack{};
+  for (int i = 0; i < pack_width<T>; i++)
+    if (i < count) pack.of[i] = from[i];
+  return pack;
+}
+/// The reverse.
+template <class T>
+__device__ void store_pack(T* to, const Pack<T, pack_width<T>>& pack, int64_t count, bool aligned) {
+  if (aligned && count >= pack_width<T>) {
+    *reinterpret_cast<Pack<T, pack_width<T>>*>(to) = pack;
+    return;
+  }
+  for (int i = 0; i < pack_width<T>; i++)
+    if (i < count) to[i] = pack.of[i];
+}
+template <class T>
+bool aligned_to_packs(const T* p) {
+  return reinterpret_cast<uintptr_t>(p) % sizeof(Pack<T, pack_width<T>>) == 0;
+}
+
+/// An extent or a stride in 32 bits, as registers and cuBLAS have it.
+inline int narrow(int64_t n) {
+  require(n <= std::numeric_limits<int>::max(), "an extent or a stride of {} on a GPU: at most {}", n,
+          std::numeric_limits<int>::max());
+  return static_cast<int>(n);
+}
 
 /// Threads of a block that does one row of `n` elements.
 inline unsigned threads_for(int64_t n) {

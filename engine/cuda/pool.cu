@@ -25,10 +25,10 @@ void pool_typed(PoolShape s, const Tensor& x, Tensor& out, Tensor* where) {
   const T* const in = elements<T>(x);
   T* const y = elements_to_write<T>(out);
   int64_t* const place = elements_to_write<int64_t>(where);
-  const int64_t out_height = s.out_height(), out_width = s.out_width();
+  const Divisor channels = s.channels, out_height = s.out_height(), out_width = s.out_width();
   for_each(out.elements(), [=] __device__(int64_t i) {
-    const int64_t c = i % s.channels, ox = i / s.channels % out_width, oy = i / (s.channels * out_width) % out_height;
-    const int64_t image = i / (s.channels * out_width * out_height);
+    const int64_t c = i % channels, position = i / channels, row = position / out_width;
+    const int64_t ox = position % out_width, oy = row % out_height, image = row / out_height;
     const T* const pixels = in + image * s.height * s.width * s.channels + c;
     const Window high(oy, s.stride_height, s.padding_height, s.kernel_height, s.height);
     const Window wide(ox, s.stride_width, s.padding_width, s.kernel_width, s.width);
@@ -64,9 +64,10 @@ void average_pool_transposed_typed(PoolShape s, const Tensor& dy, Tensor& dx) {
   const T* const c = elements<T>(dy);
   T* const out = elements_to_write<T>(dx);
   const int64_t out_height = s.out_height(), out_width = s.out_width();
+  const Divisor channels = s.channels, height = s.height, width = s.width;
   for_each(dx.elements(), [=] __device__(int64_t i) {
-    const int64_t channel = i % s.channels, ix = i / s.channels % s.width, iy = i / (s.channels * s.width) % s.height;
-    const int64_t image = i / (s.channels * s.width * s.height);
+    const int64_t channel = i % channels, position = i / channels, row = position / width;
+    const int64_t ix = position % width, iy = row % height, image = row / height;
     const T* const pixels = c + image * out_height * out_width * s.channels + channel;
     const Covering high(iy, s.stride_height, s.padding_height, s.kernel_height, out_height);
     const Covering wide(ix, s.stride_width, s.padding_width, s.kernel_width, out_width);

@@ -109,10 +109,11 @@ void reduce_pieces(Neighbours neighbours, int64_t outputs, int64_t length, Value
 template <class Join, class Value>
 struct Piece {
   Value value;
-  int64_t outputs, length, size;
+  Divisor outputs;
+  int64_t length, size;
   __device__ double operator()(int64_t item, int64_t i) const {
     const int64_t piece = item / outputs, at = piece * size + i;
-    return at < length ? value(item - piece * outputs, at) : Join::template start<double>();
+    return at < length ? value(item % outputs, at) : Join::template start<double>();
   }
 };
 struct StorePart {

@@ -8,10 +8,11 @@ namespace fastntk::FASTNTK_GPU {
 template <class T>
 struct Coefficients {
   const T* of = nullptr;
-  int64_t rows = 0, width = 0, step = 0;  // rows of a sample
+  Divisor rows;  // of a sample
+  int64_t step = 0;
 
   Coefficients(const Tensor* t, int64_t rows, int64_t width)
-      : of(elements<T>(t)), rows(rows), width(width), step(t && t->extent(0) != 1 ? width : 0) {}
+      : of(elements<T>(t)), rows(rows), step(t && t->extent(0) != 1 ? width : 0) {}
   __device__ T operator()(int64_t row, int64_t d) const { return of[row / rows * step + d]; }
 };
 
@@ -100,13 +101,14 @@ void row_norm_core(const Backend::RowNormCore& arguments) {
 template <class T>
 struct RowToSum {
   const T *t, *x, *mean, *rstd;
-  int64_t points, length, width;
+  Divisor points, width;
+  int64_t length;
   __device__ double operator()(int64_t o, int64_t i) const {
     const int64_t d = o % width, row = o / width * length + i, at = row % points;
-    const auto v = static_cast<double>(t[row * width + d]);
+    const auto v = static_cast<double>(t[row * width.value() + d]);
     if (!x) return v;
     const T m = mean ? mean[at] : T(0);
-    return v * static_cast<double>((x[at * width + d] - m) * rstd[at]);
+    return v * static_cast<double>((x[at * width.value() + d] - m) * rstd[at]);
   }
 };
 
@@ -119,7 +121,7 @@ void row_norm_sums_typed(const Backend::RowNormSums& k) {
     if (!total) return;
     const int64_t length = total->extent(1) == N ? R : N * R;
     reduce<Sum>(Neighbours::across, total->elements(), length,
-                RowToSum<T>{t, times_xhat ? x : nullptr, mean, rstd, points, length, D},
+                RowToSum<T>{t, times_xhat ? x : nullptr, mean, rstd, points, D, length},
                 StoreAs<T>{elements_to_write<T>(*total)});
   };
   add_up(k.sum, false);

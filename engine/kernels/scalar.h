@@ -9,6 +9,16 @@
 #else
 #define FASTNTK_HOST_DEVICE
 #endif
+#if defined(__CUDA_ARCH__)
+#define FASTNTK_UNROLL _Pragma("unroll")
+#define FASTNTK_UNROLL_BY_4 _Pragma("unroll 4")
+#elif defined(__CUDACC__)  // what nvcc leaves to the host's compiler
+#define FASTNTK_UNROLL
+#define FASTNTK_UNROLL_BY_4
+#else
+#define FASTNTK_UNROLL _Pragma("GCC unroll 32")
+#define FASTNTK_UNROLL_BY_4 _Pragma("GCC unroll 4")
+#endif
 
 namespace fastntk {
 

@@ -12,10 +12,8 @@
 
 #if defined(__CUDACC__)
 #define FASTNTK_INLINE __host__ __device__ __forceinline__
-#define FASTNTK_UNROLL  // nvcc unrolls loops of so few rounds by itself
 #else
 #define FASTNTK_INLINE inline __attribute__((always_inline))
-#define FASTNTK_UNROLL _Pragma("GCC unroll 32")
 #endif
 
 namespace fastntk::special {
