@@ -34,15 +34,13 @@ struct Matrix {
 /// The matrices [items…, rows, columns] of all heads.
 template <class T>
 struct Heads {
-  const T* data;
   Places<1> places;
   Matrix<T> first;
 
   explicit Heads(const Tensor& t)
-      : data(elements<T>(t)),
-        places(t.shape().leading(t.rank() - 2), {t.strides().leading(t.rank() - 2)}),
-        first{data, narrow(t.strides()[-2]), narrow(t.extent(-2)), narrow(t.extent(-1)), aligned_to_packs(data)} {
-    first.aligned = first.aligned && first.stride % pack_width<T> == 0;
+      : places(t.shape().leading(t.rank() - 2), {t.strides().leading(t.rank() - 2)}),
+        first{elements<T>(t), narrow(t.strides()[-2]), narrow(t.extent(-2)), narrow(t.extent(-1)), false} {
+    first.aligned = aligned_to_packs(first.data) && first.stride % pack_width<T> == 0;
     for (int axis = 0; axis < places.axes; axis++)
       first.aligned = first.aligned && places.stride[0][axis] % pack_width<T> == 0;
   }
@@ -163,7 +161,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
           m = Max::join(m, s[i][j]);
         }
         m = Max::join(largest[i], join_row<Max>(m));
-        shift[i] = m - m != T(0) && m == m ? T(0) : m;  // infinite: nothing to subtract
+        shift[i] = softmax_shift(m);
         const T before = special::exp(largest[i] - shift[i]);
         largest[i] = m;
         T of_tile = 0;

@@ -31,8 +31,8 @@ template <class T>
 struct ImplicitProduct {
   TapAxis high, wide;
   int terms, columns;
-  int64_t rows, row_tiles, column_tiles;  // rows of a phase
-  Divisor rows_high, rows_wide;           // of an image, in a phase
+  int64_t rows, row_tiles = 0, column_tiles = 0;  // rows of a phase; tiles are set before the launch
+  Divisor rows_high, rows_wide;                   // of an image, in a phase
   bool source_aligned, weights_aligned, results_aligned;
   const T *source, *weights;
   T* results;
@@ -86,17 +86,20 @@ __global__ void __launch_bounds__(tile_threads, 1) implicit_convolution_kernel(i
                          term < p.terms ? p.columns - first_column - line : 0, p.weights_aligned);
       });
     };
+    const auto next_tap = [&](Step& step) {
+      if (++step.tap_wide == p.wide.taps) step.tap_wide = 0, step.tap_high++;
+    };
     // The next step with a tap that this phase meets; its tap_high is that of no tap after the last one.
     const auto settle = [&](Step& step) {
       while (step.tap_high < p.high.taps &&
              !(p.high.meets(phase_high, step.tap_high) && p.wide.meets(phase_wide, step.tap_wide)))
-        if (++step.tap_wide == p.wide.taps) step.tap_wide = 0, step.tap_high++;
+        next_tap(step);
     };
     const auto advance = [&](Step& step) {
       step.term += tile_depth;
       if (step.term < p.terms) return;
       step.term = 0;
-      if (++step.tap_wide == p.wide.taps) step.tap_wide = 0, step.tap_high++;
+      next_tap(step);
       settle(step);
     };
 
@@ -148,19 +151,20 @@ template <class T>
 void implicit_convolution_typed(const TapAxis& high, const TapAxis& wide, const Tensor& x, const Tensor& w, Tensor& y) {
   const Tensor source = x.contiguous(), weights = w.contiguous();
   const int terms = narrow(w.extent(-2)), columns = narrow(w.extent(-1));
+  const auto rows_are_packs = [](const Tensor& t) {
+    return t.extent(-1) % pack_width<T> == 0 && aligned_to_packs(elements<T>(t));
+  };
   const int64_t images = y.elements() / (int64_t{high.results} * wide.results * columns);
   ImplicitProduct<T> p{.high = high,
                        .wide = wide,
                        .terms = terms,
                        .columns = columns,
                        .rows = images * high.results_of_phase() * wide.results_of_phase(),
-                       .row_tiles = 0,
-                       .column_tiles = 0,
                        .rows_high = high.results_of_phase(),
                        .rows_wide = wide.results_of_phase(),
-                       .source_aligned = terms % pack_width<T> == 0 && aligned_to_packs(elements<T>(source)),
-                       .weights_aligned = columns % pack_width<T> == 0 && aligned_to_packs(elements<T>(weights)),
-                       .results_aligned = columns % pack_width<T> == 0 && aligned_to_packs(elements<T>(y)),
+                       .source_aligned = rows_are_packs(source),
+                       .weights_aligned = rows_are_packs(weights),
+                       .results_aligned = rows_are_packs(y),
                        .source = elements<T>(source),
                        .weights = elements<T>(weights),
                        .results = elements_to_write<T>(y)};

@@ -28,12 +28,12 @@ bool in_packs(const Places<Operands>& places, int k, const T* address) {
   const int last = places.axes - 1;
   if (places.extent[last].value() % width != 0) return false;
   if (places.stride[k][last] == 0) return true;
-  if (places.stride[k][last] != 1 || reinterpret_cast<uintptr_t>(address) % sizeof(Pack<T, width>) != 0) return false;
+  if (places.stride[k][last] != 1 || !aligned_to_packs<T, width>(address)) return false;
   return std::all_of(places.stride[k], places.stride[k] + last, [](int64_t stride) { return stride % width == 0; });
 }
 
 template <int width, class To, class From, class F>
-void map_unary_packs(const Places<2>& places, int64_t n, To* y, const From* x, F f) {
+void map_unary_by(const Places<2>& places, int64_t n, To* y, const From* x, F f) {
   const Reader<From, width> read{x, places.stride[1][places.axes - 1] == 0};
   for_each(n / width, [=] __device__(int64_t i) {
     const auto at = places(i * width);
@@ -52,12 +52,22 @@ void map_unary(const Tensor& x, Tensor& out, F f) {
   const Places<2> places(out.shape(), {out.strides(), x.strides()});
   constexpr int width = std::min(pack_width<To>, pack_width<From>);
   if (in_packs<width>(places, 0, y) && in_packs<width>(places, 1, in))
-    map_unary_packs<width>(places, out.elements(), y, in, f);
+    map_unary_by<width>(places, out.elements(), y, in, f);
   else
-    for_each(out.elements(), [=] __device__(int64_t i) {
-      const auto at = places(i);
-      y[at.of[0]] = f(in[at.of[1]]);
-    });
+    map_unary_by<1>(places, out.elements(), y, in, f);
+}
+
+template <int width, class T, class F>
+void map_binary_by(const Places<3>& places, int64_t n, T* y, const T* a, const T* b, F f) {
+  const int last = places.axes - 1;
+  const Reader<T, width> read_a{a, places.stride[1][last] == 0}, read_b{b, places.stride[2][last] == 0};
+  for_each(n / width, [=] __device__(int64_t i) {
+    const auto at = places(i * width);
+    const auto left = read_a(at.of[1]), right = read_b(at.of[2]);
+    Pack<T, width> out;
+    for (int k = 0; k < width; k++) out.of[k] = f(left.of[k], right.of[k]);
+    *reinterpret_cast<Pack<T, width>*>(y + at.of[0]) = out;
+  });
 }
 
 // y ← f(a, b)
@@ -67,22 +77,10 @@ void map_binary(const Tensor& a, const Tensor& b, Tensor& out, F f) {
   T* const y = elements_to_write<T>(out);
   const Places<3> places(out.shape(), {out.strides(), a.strides(), b.strides()});
   constexpr int width = pack_width<T>;
-  if (in_packs<width>(places, 0, y) && in_packs<width>(places, 1, pa) && in_packs<width>(places, 2, pb)) {
-    const int last = places.axes - 1;
-    const Reader<T, width> read_a{pa, places.stride[1][last] == 0}, read_b{pb, places.stride[2][last] == 0};
-    for_each(out.elements() / width, [=] __device__(int64_t i) {
-      const auto at = places(i * width);
-      const auto left = read_a(at.of[1]), right = read_b(at.of[2]);
-      Pack<T, width> pack;
-      for (int k = 0; k < width; k++) pack.of[k] = f(left.of[k], right.of[k]);
-      *reinterpret_cast<Pack<T, width>*>(y + at.of[0]) = pack;
-    });
-  } else {
-    for_each(out.elements(), [=] __device__(int64_t i) {
-      const auto at = places(i);
-      y[at.of[0]] = f(pa[at.of[1]], pb[at.of[2]]);
-    });
-  }
+  if (in_packs<width>(places, 0, y) && in_packs<width>(places, 1, pa) && in_packs<width>(places, 2, pb))
+    map_binary_by<width>(places, out.elements(), y, pa, pb, f);
+  else
+    map_binary_by<1>(places, out.elements(), y, pa, pb, f);
 }
 
 template <class To, class From>

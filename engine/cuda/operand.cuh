@@ -127,9 +127,9 @@ __device__ void store_pack(T* to, const Pack<T, pack_width<T>>& pack, int64_t co
   for (int i = 0; i < pack_width<T>; i++)
     if (i < count) to[i] = pack.of[i];
 }
-template <class T>
+template <class T, int width = pack_width<T>>
 bool aligned_to_packs(const T* p) {
-  return reinterpret_cast<uintptr_t>(p) % sizeof(Pack<T, pack_width<T>>) == 0;
+  return reinterpret_cast<uintptr_t>(p) % sizeof(Pack<T, width>) == 0;
 }
 
 /// An extent or a stride in 32 bits, as registers and cuBLAS have it.

@@ -25,6 +25,12 @@ struct Max {
   }
 };
 
+/// What softmax subtracts from logits of which this is the largest: nothing if it is infinite.
+template <class T>
+__device__ T softmax_shift(T largest) {
+  return largest - largest != T(0) && largest == largest ? T(0) : largest;
+}
+
 constexpr unsigned all_lanes = 0xffffffffU;
 constexpr unsigned most_warps = 8;
 

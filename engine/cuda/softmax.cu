@@ -11,8 +11,7 @@ __global__ void softmax_rows(int64_t rows, int64_t n, const T* x, T* y) {
     const T* const in = x + row * n;
     T largest = Max::start<T>();
     for (int64_t i = threadIdx.x; i < n; i += blockDim.x) largest = Max::join(largest, in[i]);
-    largest = join_block<Max>(largest);
-    if (largest - largest != T(0) && largest == largest) largest = T(0);  // infinite: nothing to subtract
+    largest = softmax_shift(join_block<Max>(largest));
     T sum = 0;
     for (int64_t i = threadIdx.x; i < n; i += blockDim.x) sum += special::exp(in[i] - largest);
     sum = join_block<Sum>(sum);
