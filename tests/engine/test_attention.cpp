@@ -1,8 +1,8 @@
 // The kernels of attention against the composition of small ops, at sizes that take several blocks of every kind.
 #include <catch2/catch.hpp>
-#include <cmath>
 #include <cstring>
 
+#include "engine/distance.h"
 #include "engine/ops/attention.h"
 #include "engine/ops/elementwise.h"
 #include "engine/ops/linear.h"
@@ -13,6 +13,7 @@
 #include "engine/tape.h"
 
 using namespace fastntk;
+using test::distance;
 
 namespace {
 
@@ -21,14 +22,6 @@ struct Threads {
   ~Threads() { set_thread_count(before); }
   const int before = thread_count();
 };
-
-double distance(const Tensor& a, const Tensor& b) {
-  const auto x = a.to(DType::float64).to_vector<double>(), y = b.to(DType::float64).to_vector<double>();
-  REQUIRE(a.shape() == b.shape());
-  double difference = 0, size = 0;
-  for (size_t i = 0; i < x.size(); i++) difference += std::pow(x[i] - y[i], 2), size += y[i] * y[i];
-  return std::sqrt(difference / size);
-}
 
 bool same_bits(const Tensor& a, const Tensor& b) {
   const Tensor x = a.contiguous(), y = b.contiguous();

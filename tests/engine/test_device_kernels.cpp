@@ -2,10 +2,10 @@
 // samples of the ops, which are small, do not reach.
 #define FASTNTK_GPU emu
 #include <catch2/catch.hpp>
-#include <cmath>
 #include <memory>
 
 #include "engine/cuda/operand.cuh"
+#include "engine/distance.h"
 #include "engine/ops/activation.h"
 #include "engine/ops/attention.h"
 #include "engine/ops/convolution.h"
@@ -16,19 +16,10 @@
 #include "test_device.h"
 
 using namespace fastntk;
+using test::distance;
 using test::test_device;
 
 namespace {
-
-// |a − b| / |b| as vectors.
-double distance(const Tensor& a, const Tensor& b) {
-  const auto x = a.to(Device::cpu).to(DType::float64).to_vector<double>(),
-             y = b.to(Device::cpu).to(DType::float64).to_vector<double>();
-  REQUIRE(a.shape() == b.shape());
-  double difference = 0, size = 0;
-  for (size_t i = 0; i < x.size(); i++) difference += std::pow(x[i] - y[i], 2), size += y[i] * y[i];
-  return size == 0 ? std::sqrt(difference) : std::sqrt(difference / size);
-}
 
 // f's value at `inputs` and its cotangents of those in `active`, of a stack of three cotangents.
 template <class F>
@@ -61,23 +52,8 @@ void check_on_device(const std::vector<Tensor>& inputs, unsigned active, F&& f, 
 TEST_CASE("division by a product and a shift is division") {
   using emu::Divisor;
   const int64_t most = int64_t{1} << 31;
-  std::vector<int64_t> divisors = {1,
-                                   2,
-                                   3,
-                                   5,
-                                   6,
-                                   7,
-                                   10,
-                                   641,
-                                   65535,
-                                   65537,
-                                   most / 2 - 1,
-                                   most / 2 + 1,
-                                   most - 1,
-                                   most,
-                                   most + 1,
-                                   int64_t{1} << 40,
-                                   (int64_t{1} << 62) - 1};
+  std::vector<int64_t> divisors = {1, 2, 3, 5, 6, 7, 10, 641, 65535, 65537, int64_t{1} << 40, (int64_t{1} << 62) - 1};
+  for (const int64_t by : {-1, 0, 1}) divisors.insert(divisors.end(), {most / 2 + by, most + by});
   const Random random(1);
   for (uint64_t i = 0; i < 200; i++) divisors.push_back(1 + static_cast<int64_t>(random.bits(i) >> (33 + i % 30)));
   for (const int64_t d : divisors) {
