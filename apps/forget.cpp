@@ -71,7 +71,7 @@ void run_prepare(const Flags& f, const CLI::App& command) {
   const JacobianOptions sweeps{.memory = parse_bytes(f.common.memory)};
   if (!f.rank.empty()) {
     const Rank rank = parse_rank(f.rank);
-    const RankRows rows = Prepared::prepare_rank(f.output, checkpoint.model, m, subset, theta0, samples,
+    const RankFile rows = Prepared::prepare_rank(f.output, checkpoint.model, m, subset, theta0, samples,
                                                  finetune_entry(m, "finetune.loss", f.model), rank, sweeps);
     report.results = {{"first", static_cast<double>(rows.first)},
                       {"last", static_cast<double>(rows.last)},

@@ -19,7 +19,7 @@ struct NtkFlags {
   Common common;
   InputFlags input, second;
   std::string model, architecture, output, subset = "bn", representation = "auto", products = "float64";
-  std::string plot;
+  std::string plot, rank;
   double ridge = 0;
   int64_t top = 0;
   bool trace = false, breakdown = false, spectrum = false;
@@ -240,7 +240,29 @@ void check_flags(const NtkFlags& f, bool two) {
   require_usage(f.ridge == 0 || f.spectrum || !f.plot.empty(),
                 "--ridge is for the effective dimension and the condition number: give --spectrum or --plot");
   require_usage(!f.top || !f.spectrum, "--spectrum computes all eigenvalues, --top some of them: give one");
+  if (!f.rank.empty()) parse_rank(f.rank);
+  require_usage(f.rank.empty() || !f.plot.empty(),
+                "--rank leaves its sums beside the file of --plot, for the run without --rank: give one");
   require_usage(!two || purpose_of(f) == NtkPurpose::block, "a kernel between two sets has no eigenvalues");
+}
+
+// The sums of one rank, for the run without a rank.
+void run_rank(NtkComputation& computation, const Rank& rank, const Tensor& targets, int64_t samples, const NtkFlags& f,
+              Report& report) {
+  const NtkRepresentation representation = computation.choice().plan.representation;
+  require_usage(representation == NtkRepresentation::primal,
+                "ranks share the sums of the primal representation, here it is {}: give --representation primal to "
+                "all of them and to the run without --rank",
+                name_of(representation));
+  const Stopwatch clock;
+  const RankFile sums = computation.gram_of_rank(rank, targets);
+  report.results = {{"first", static_cast<double>(sums.first)},
+                    {"last", static_cast<double>(sums.last)},
+                    {"resumed", static_cast<double>(computation.resumed())},
+                    {"seconds", clock.seconds()}};
+  fmt::print("{}: sums over samples {} to {} of {}, {}; once all {} ranks are done, the same command without --rank\n",
+             sums.file, sums.first, sums.last, samples, format_duration(report.results["seconds"]), rank.count);
+  finish(report, f.common);
 }
 
 void run_ntk(const NtkFlags& f, const CLI::App& command) {
@@ -283,6 +305,8 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
   const int64_t C = model.forward(Pass(), first.inputs.slice(0, 0, 1).to(model.device())).extent(1),
                 R = f.trace ? 1 : C;
   const Tensor targets = first.labels.defined() && !two ? targets_of(first, C) : Tensor();
+
+  if (!f.rank.empty()) return run_rank(computation, parse_rank(f.rank), targets, first.size(), f, report);
 
   const Device device = model.device();
   reset_peak_memory();
@@ -387,6 +411,9 @@ void add_ntk(CLI::App& app) {
   c->add_option("--top", f->top, "this many of the largest eigenvalues, by Lanczos's method");
   c->add_option("--ridge", f->ridge, "ρ of the effective dimension and the condition number")->capture_default_str();
   c->add_option("--plot", f->plot, "write the spectrum, and the kernel as an image, to this SVG file");
+  c->add_option("--rank", f->rank,
+                "K/N: sum JᵀJ over the K-th of N parts of the samples alone (K from 0), for a run without --rank after "
+                "them; each in a process, on a GPU or a machine of its own");
   c->add_flag("--trace", f->trace, "the average over classes, [N, M], in the place of all class blocks");
   c->add_flag("--breakdown", f->breakdown, "also the kernels of the parts of the subset, which add up to it");
   add_device_flag(*c, f->common);

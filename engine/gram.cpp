@@ -265,17 +265,53 @@ void GramAccumulator::load_state(const InputFile& file, int64_t offset) {
   if (tiling_.count) next({reinterpret_cast<std::byte*>(matrix_.tile(0, 0)), matrix_.bytes()});
 }
 
-Gram GramAccumulator::finish() && {
-  if (filled_ > 0) {
-    for (int64_t tile = 0; tile < tiling_.count; tile++) {
-      double* const panel = block_.as<double>() + tile * block_extent * tiling_.extent;
-      std::fill(panel + filled_ * tiling_.extent, panel + block_extent * tiling_.extent, 0.0);
-    }
-    for (int64_t r = 0; r < right_hand_sides_; r++)
-      std::fill(residuals_.as<double>() + r * block_extent + filled_, residuals_.as<double>() + (r + 1) * block_extent,
-                0.0);
-    flush();
+void GramAccumulator::add_state(const InputFile& file, int64_t offset) {
+  constexpr int64_t at_once = 1 << 17;
+  int64_t counters[2] = {};
+  const auto next = [&](std::span<std::byte> to) {
+    file.read(offset, to);
+    offset += static_cast<int64_t>(to.size());
+  };
+  next(std::as_writable_bytes(std::span(counters)));
+  require(counters[1] == 0, "{}: rows of a Gram matrix that is not closed cannot be added", file.path());
+  rows_ += counters[0];
+  if (device_ != Device::cpu) {
+    const auto add = [&](Tensor& sum) {
+      Tensor here(sum.shape(), sum.dtype());
+      next(mutable_bytes_of(here));
+      backend(device_).map(BinaryKind::add, sum, here.to(device_), sum);
+    };
+    for (Tensor& panel : device_panels_) add(panel);
+    return add(device_sums_);
   }
+  std::vector<double> piece(at_once);
+  const auto add = [&](double* to, size_t bytes) {
+    for (auto left = static_cast<int64_t>(bytes / sizeof(double)); left > 0;) {
+      const int64_t now = std::min(left, at_once);
+      next(std::as_writable_bytes(std::span(piece.data(), static_cast<size_t>(now))));
+      for (int64_t i = 0; i < now; i++) to[i] += piece[static_cast<size_t>(i)];
+      to += now, left -= now;
+    }
+  };
+  offset += static_cast<int64_t>(block_.bytes() + residuals_.bytes());
+  add(sums_.as<double>(), sums_.bytes());
+  if (tiling_.count) add(matrix_.tile(0, 0), matrix_.bytes());
+}
+
+void GramAccumulator::close_block() {
+  if (filled_ == 0) return;
+  for (int64_t tile = 0; tile < tiling_.count; tile++) {
+    double* const panel = block_.as<double>() + tile * block_extent * tiling_.extent;
+    std::fill(panel + filled_ * tiling_.extent, panel + block_extent * tiling_.extent, 0.0);
+  }
+  for (int64_t r = 0; r < right_hand_sides_; r++)
+    std::fill(residuals_.as<double>() + r * block_extent + filled_, residuals_.as<double>() + (r + 1) * block_extent,
+              0.0);
+  flush();
+}
+
+Gram GramAccumulator::finish() && {
+  close_block();
   mirror_diagonal_tiles(matrix_);
   Tensor right_hand_side({tiling_.size, right_hand_sides_}, DType::float64);
   double* to = right_hand_side.mutable_data<double>();

@@ -37,6 +37,11 @@ class GramAccumulator {
   size_t state_bytes() const;
   void save_state(AtomicFile& file) const;
   void load_state(const InputFile& file, int64_t offset);
+  /// Ends a block with the rows collected so far: what is saved after that is a sum for add_state().
+  void close_block();
+  /// Adds what an accumulator of the same sizes and device had saved after close_block(): the sum over the rows of
+  /// both.
+  void add_state(const InputFile& file, int64_t offset);
   /// Closes the last block and hands out the result; the accumulator is empty afterwards.
   Gram finish() &&;
 

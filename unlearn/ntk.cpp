@@ -14,26 +14,12 @@ namespace fastntk {
 namespace {
 
 constexpr int64_t tiles_per_group = 4;  // of samples and thread, that are computed before they are used
-constexpr double snapshot_seconds = 15;
 
 int64_t extent_or_zero(const Tensor& t) { return t.defined() ? t.extent(0) : 0; }
 
 void add_tensor(Sha256& hash, const std::string& name, const Tensor& t) {
   hash.add(fmt::format("{} {}\n", name, t.defined() ? t.describe() : "none"));
   if (t.defined()) hash.add(bytes_of(t.to(Device::cpu).contiguous()));
-}
-
-// What changes the bits of a kernel, beside what belongs to its representation.
-std::string hash_of(const Module& model, const Subset& subset, const Tensor& inputs, const Tensor& second,
-                    const std::string& more) {
-  Sha256 hash;
-  hash.add(fmt::format("{}\n{}\n", more, row_bits(model.device())));
-  for (const Subset::Entry& e : subset.entries) hash.add(e.name + "\n");
-  for (const auto& [name, p] : model.named_parameters()) add_tensor(hash, name, p->value);
-  for (const auto& [name, b] : model.named_buffers()) add_tensor(hash, name, b->value);
-  add_tensor(hash, "inputs", inputs);
-  add_tensor(hash, "second", second);
-  return hash.hex();
 }
 
 // The sweeps' settings: as they like if that is a small part of the budget, else smaller, at last as small as they can
@@ -127,10 +113,15 @@ NtkComputation::NtkComputation(const Module& model, Subset subset, const Tensor&
                 "the {} representation has no products in float32", name_of(choice_.plan.representation));
 }
 
-std::string NtkComputation::key() const {
-  return hash_of(model_, subset_, inputs_, second_,
-                 fmt::format("dual 1 {} {} {}", options_.trace ? "trace" : "blocks", layout_.layers.size(),
-                             name_of(options_.products)));
+std::string NtkComputation::key(const std::string& representation) const {
+  Sha256 hash;
+  hash.add(fmt::format("{}\n{}\n", representation, row_bits(model_.device())));
+  for (const Subset::Entry& e : subset_.entries) hash.add(e.name + "\n");
+  for (const auto& [name, p] : model_.named_parameters()) add_tensor(hash, name, p->value);
+  for (const auto& [name, b] : model_.named_buffers()) add_tensor(hash, name, b->value);
+  add_tensor(hash, "inputs", inputs_);
+  add_tensor(hash, "second", second_);
+  return hash.hex();
 }
 
 int64_t NtkComputation::row_bytes() const {
@@ -190,7 +181,9 @@ NtkKernel NtkComputation::kernel() {
     return std::as_writable_bytes(std::span(kernel.tile(i, j), static_cast<size_t>(kernel.tile_elements())));
   };
   if (!options_.progress.empty()) {
-    progress.emplace(options_.progress, key(), [&](int64_t k, std::span<const std::byte> bytes) {
+    const std::string what = fmt::format("dual 1 {} {} {}", options_.trace ? "trace" : "blocks", layout_.layers.size(),
+                                         name_of(options_.products));
+    progress.emplace(options_.progress, key(what), [&](int64_t k, std::span<const std::byte> bytes) {
       require(k >= 0 && k < kernel.tiles() && bytes.size() == tile_bytes(k).size(),
               "{} has a piece that does not belong to this kernel", options_.progress);
       std::copy(bytes.begin(), bytes.end(), tile_bytes(k).begin());
@@ -279,68 +272,11 @@ NtkKernel NtkComputation::kernel() {
   return kernel;
 }
 
-Gram NtkComputation::gram(const Tensor& targets) {
-  require(choice_.plan.representation == NtkRepresentation::primal, "the {} representation has no JᵀJ",
-          name_of(choice_.plan.representation));
-  const int64_t n = inputs_.extent(0), C = layout_.classes;
-  require(!targets.defined() || targets.shape() == Shape({n, C}), "targets of {} samples must be [{}, {}], got {}", n,
-          n, C, targets.defined() ? targets.shape().str() : "");
-  GramAccumulator sums(subset_.size(), targets.defined() ? 1 : 0, model_.device());
-  const std::string path = options_.progress;
-  std::string key;
-  int64_t first = 0;
-  if (!path.empty()) {
-    Sha256 with_targets;
-    with_targets.add(hash_of(model_, subset_, inputs_, {}, "primal 1"));
-    add_tensor(with_targets, "targets", targets);
-    key = with_targets.hex();
-    if (file_exists(path)) {
-      const InputFile file(path);
-      std::string head(key.size() + sizeof(int64_t), '\0');
-      if (file.size() == static_cast<int64_t>(head.size() + sums.state_bytes())) {
-        file.read(0, std::as_writable_bytes(std::span(head)));
-        if (head.starts_with(key)) {
-          std::copy_n(head.data() + key.size(), sizeof first, reinterpret_cast<char*>(&first));
-          sums.load_state(file, static_cast<int64_t>(head.size()));
-        }
-      }
-    }
-  }
-  resumed_ = first;
-  std::optional<Progress> shown;
-  if (!options_.title.empty()) {
-    shown.emplace(options_.title, n, "samples");
-    if (first) shown->advance(first);
-  }
-  NtkRows part;
-  Stopwatch since;
-  while (first < n) {
-    check_interrupt();
-    const int64_t last = std::min(n, first + problem_.sweep_samples);
-    if (!part.rows.defined()) part.rows = Tensor({last - first, C, subset_.size()}, inputs_.dtype(), model_.device());
-    compute_rows(model_, layout_, inputs_, first, last, sweeps_, part);
-    sums.add(part.rows.slice(0, 0, last - first), targets.defined() ? targets.slice(0, first, last) : Tensor());
-    if (shown) shown->advance(last - first);
-    first = last;
-    if (!path.empty() && first < n && (options_.on_step || since.seconds() > snapshot_seconds)) {
-      AtomicFile file(path);
-      file.write(key);
-      file.write(std::as_bytes(std::span(&first, 1)));
-      sums.save_state(file);
-      file.commit();
-      since = {};
-    }
-    if (options_.on_step) options_.on_step();
-  }
-  part = {};
-  Gram out = std::move(sums).finish();
-  return out;
-}
-
 void NtkComputation::remove_progress() const {
   if (options_.progress.empty()) return;
   std::filesystem::remove(options_.progress);
   std::filesystem::remove(options_.progress + ".partial");  // of a snapshot that was being written as a run was killed
+  for (const std::string& file : files_of_ranks(options_.progress)) std::filesystem::remove(file);
 }
 
 NtkKernel ntk(const Module& model, const Subset& subset, const Tensor& inputs, const Tensor& second,

@@ -10,6 +10,7 @@
 #include "unlearn/ntk_kernel.h"
 #include "unlearn/ntk_plan.h"
 #include "unlearn/ntk_progress.h"
+#include "unlearn/rank.h"
 
 namespace fastntk {
 
@@ -43,15 +44,25 @@ class NtkComputation {
   const NtkProblem& problem() const { return problem_; }
   /// Θ; for plans that are not primal or matrix-free.
   NtkKernel kernel();
-  /// JᵀJ and Jᵀ targets, targets [n, C] or undefined; for primal plans.
+  /// JᵀJ and Jᵀ targets, targets [n, C] or undefined; for primal plans. Where ranks have left sums beside the progress
+  /// file, these are added in the order of their numbers, after the missing ones are made: the bits depend on how many
+  /// ranks there are, and on nothing else. Error where they are of another computation.
   Gram gram(const Tensor& targets = {});
-  /// Tiles, or samples of a primal plan, that an earlier run had left.
+  /// The same over one rank's part of the samples, into a file beside the progress file, for gram() of a computation
+  /// that is the same. Goes on where an earlier run of the rank was interrupted.
+  RankFile gram_of_rank(const Rank& rank, const Tensor& targets = {});
+  /// Tiles, or samples of a primal plan, that earlier runs had left.
   int64_t resumed() const { return resumed_; }
-  /// Removes what kernel() or gram() left for a run after an interruption: once what was made of them is on the disk.
+  /// Removes what kernel(), gram() or ranks left for this run: once what was made of it is on the disk.
   void remove_progress() const;
 
  private:
-  std::string key() const;
+  /// A hash of all that changes the bits of Θ or JᵀJ, but for what belongs to the representation.
+  std::string key(const std::string& representation) const;
+  void check_primal(const Tensor& targets) const;
+  std::string sums_key(const Tensor& targets) const;
+  void sum_part(const RankFile& part, const std::string& key, const Tensor& targets);
+  GramAccumulator sum_over(SampleRange samples, const Tensor& targets, const SumsFile* file);
   void load(const Tensor& inputs, int64_t tile_from, int64_t tile_to, const Tiling& tiling, int64_t file_offset,
             TileRows& out);
   int64_t row_bytes() const;

@@ -138,6 +138,44 @@ void PieceFile::remove() {
   if (unlink(path_.c_str()) != 0) fail("cannot remove {}: {}", path_, std::strerror(errno));
 }
 
+std::optional<int64_t> SumsFile::next_sample() const {
+  if (!file_exists(path_)) return {};
+  const InputFile file(path_);
+  if (file.size() < head_bytes()) return {};
+  std::string key(key_.size(), '\0');
+  file.read(0, std::as_writable_bytes(std::span(key)));
+  if (key != key_) return {};
+  int64_t next = 0;
+  file.read(static_cast<int64_t>(key.size()), as_bytes_of(next));
+  return next;
+}
+
+void SumsFile::require_size(const InputFile& file, const GramAccumulator& sums) const {
+  const int64_t expected = head_bytes() + static_cast<int64_t>(sums.state_bytes());
+  require(file.size() == expected, "{} is damaged: it has {} bytes, expected {}; remove it", path_, file.size(),
+          expected);
+}
+
+void SumsFile::load(GramAccumulator& sums) const {
+  const InputFile file(path_);
+  require_size(file, sums);
+  sums.load_state(file, head_bytes());
+}
+
+void SumsFile::add_to(GramAccumulator& sums) const {
+  const InputFile file(path_);
+  require_size(file, sums);
+  sums.add_state(file, head_bytes());
+}
+
+void SumsFile::save(const GramAccumulator& sums, int64_t next_sample) const {
+  AtomicFile file(path_);
+  file.write(key_);
+  file.write(std::as_bytes(std::span(&next_sample, 1)));
+  sums.save_state(file);
+  file.commit();
+}
+
 ScratchFile::ScratchFile(const std::string& beside) : path_(beside + ".XXXXXX") {
   descriptor_ = mkstemp(path_.data());
   if (descriptor_ < 0) fail("cannot write a file beside {}: {}", beside, std::strerror(errno));

@@ -2,11 +2,13 @@
 #pragma once
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "engine/file.h"
+#include "engine/gram.h"
 
 namespace fastntk {
 
@@ -36,6 +38,24 @@ class PieceFile {
   std::string path_;
   int descriptor_ = -1;
   std::map<int64_t, int64_t> places_;  // of the headers, by number
+};
+
+/// Sums over samples that grow, in a file that is replaced as a whole. `key` says which sums they are.
+class SumsFile {
+ public:
+  SumsFile(std::string path, std::string key) : path_(std::move(path)), key_(std::move(key)) {}
+  const std::string& path() const { return path_; }
+  /// The sample that comes next where the file has sums of this computation; else nothing.
+  std::optional<int64_t> next_sample() const;
+  /// What the file has in the place of, or added to, what is in `sums`. Error where it is of another size.
+  void load(GramAccumulator& sums) const;
+  void add_to(GramAccumulator& sums) const;
+  void save(const GramAccumulator& sums, int64_t next_sample) const;
+
+ private:
+  int64_t head_bytes() const { return static_cast<int64_t>(key_.size() + sizeof(int64_t)); }
+  void require_size(const InputFile& file, const GramAccumulator& sums) const;
+  std::string path_, key_;
 };
 
 /// Bytes on disk that no one else sees: the file loses its name at once, so that nothing stays when the process ends,

@@ -188,7 +188,7 @@ Prepared Prepared::prepare(const std::string& folder, const Model& model, std::m
   return open(folder, Journal::Access::write, model->device());
 }
 
-RankRows Prepared::prepare_rank(const std::string& folder, const Model& model,
+RankFile Prepared::prepare_rank(const std::string& folder, const Model& model,
                                 std::map<std::string, std::string> metadata, const std::string& subset_name,
                                 const Tensor& theta0, const SampleSource& samples, const std::string& loss,
                                 const Rank& rank, const JacobianOptions& options) {

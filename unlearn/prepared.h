@@ -53,7 +53,7 @@ class Prepared {
                           const std::string& loss, double ridge, const PrepareOptions& options = {});
   /// The rows of one rank, in a file beside the folder, where prepare() with the same arguments finds them: so several
   /// processes, each with a GPU or a machine of its own, share what takes the most time.
-  static RankRows prepare_rank(const std::string& folder, const Model& model,
+  static RankFile prepare_rank(const std::string& folder, const Model& model,
                                std::map<std::string, std::string> metadata, const std::string& subset,
                                const Tensor& theta0, const SampleSource& samples, const std::string& loss,
                                const Rank& rank, const JacobianOptions& options = {});

@@ -1,9 +1,7 @@
 #include "unlearn/prepared_rows.h"
 
 #include <algorithm>
-#include <filesystem>
 
-#include "engine/parse_number.h"
 #include "engine/progress.h"
 #include "engine/sha256.h"
 #include "unlearn/ntk_progress.h"
@@ -13,7 +11,6 @@ namespace fastntk {
 namespace {
 
 constexpr size_t digits_of_hash = 64;
-constexpr int64_t most_ranks = 1 << 20;
 
 Positions range(int64_t first, int64_t last) {
   Positions out;
@@ -153,17 +150,6 @@ class RowPieces {
   PieceFile file_;
 };
 
-// What ranks have left beside a file of pieces.
-std::vector<std::string> files_of_ranks(const std::string& file) {
-  const std::filesystem::path path(file);
-  const std::string start = path.filename().string() + ".rank-";
-  std::vector<std::string> out;
-  for (const auto& entry : std::filesystem::directory_iterator(path.has_parent_path() ? path.parent_path() : "."))
-    if (entry.path().filename().string().starts_with(start)) out.push_back(entry.path().string());
-  std::ranges::sort(out);
-  return out;
-}
-
 }  // namespace
 
 std::string hash_of_sample(const Samples& samples, int64_t position) {
@@ -184,19 +170,6 @@ void linearise(const Module& model, const Subset& subset, const SampleSource& so
   }
 }
 
-std::string Rank::str() const { return fmt::format("rank-{}-of-{}", number, count); }
-
-Rank parse_rank(const std::string& text) {
-  const size_t slash = std::min(text.find('/'), text.size());
-  const auto number_in = [&](size_t from, size_t to) {
-    return parse_number<int64_t>(text.substr(std::min(from, text.size()), to - from)).value_or(-1);
-  };
-  const int64_t number = number_in(0, slash), count = number_in(slash + 1, text.size() + 1);
-  require_usage(number >= 0 && number < count && count <= most_ranks,
-                "a rank is K/N with 0 ≤ K < N ≤ {}, such as 0/4 and 3/4, got '{}'", most_ranks, text);
-  return {number, count};
-}
-
 void linearise_resumably(const Module& model, const Subset& subset, const SampleSource& source,
                          const JacobianOptions& options, const std::string& file, const std::string& key,
                          const SeePart& see) {
@@ -206,12 +179,11 @@ void linearise_resumably(const Module& model, const Subset& subset, const Sample
   for (int64_t k = 0; k < pieces.count(); k++) see(pieces.read(k));
 }
 
-RankRows linearise_rank(const Module& model, const Subset& subset, const SampleSource& source,
+RankFile linearise_rank(const Module& model, const Subset& subset, const SampleSource& source,
                         const JacobianOptions& options, const std::string& file, const std::string& key,
                         const Rank& rank) {
-  RowPieces pieces(model, subset, source, options, file + "." + rank.str(), key);
-  const int64_t first = rank.number * pieces.count() / rank.count,
-                last = (rank.number + 1) * pieces.count() / rank.count;
+  RowPieces pieces(model, subset, source, options, file_of_rank(file, rank), key);
+  const auto [first, last] = rank.part_of(pieces.count());
   pieces.compute(first, last);
   return {pieces.path(), first * RowFile::chunk, std::min(source.size(), last * RowFile::chunk)};
 }

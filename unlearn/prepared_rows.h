@@ -6,6 +6,7 @@
 
 #include "datasets/samples.h"
 #include "unlearn/jacobian.h"
+#include "unlearn/rank.h"
 #include "unlearn/rows.h"
 
 namespace fastntk {
@@ -25,15 +26,6 @@ using SeePart = std::function<void(const LinearisedPart& part)>;
 void linearise(const Module& model, const Subset& subset, const SampleSource& source, const JacobianOptions& options,
                const SeePart& see);
 
-/// One of several runs that share the rows: each computes those of its part of the samples.
-struct Rank {
-  int64_t number = 0, count = 1;  ///< 0 ≤ number < count
-  /// "rank-2-of-4"
-  std::string str() const;
-};
-/// "2/4"; UsageError for any other text, and for more than 2²⁰ ranks.
-Rank parse_rank(const std::string& text);
-
 /// The same by way of a file of pieces: a computation that was interrupted is gone on with by the next one with the
 /// same `key`. `see` is called when all is computed. The file stays; it can be removed once what was made of the rows
 /// is on the disk. An Error if it has rows of other samples.
@@ -44,11 +36,7 @@ void linearise_resumably(const Module& model, const Subset& subset, const Sample
                          const SeePart& see);
 /// The rows of one rank: samples [first, last) in pieces in a file of its own, for the run without a rank that comes
 /// after all of them. Resumable as well.
-struct RankRows {
-  std::string file;
-  int64_t first = 0, last = 0;
-};
-RankRows linearise_rank(const Module& model, const Subset& subset, const SampleSource& source,
+RankFile linearise_rank(const Module& model, const Subset& subset, const SampleSource& source,
                         const JacobianOptions& options, const std::string& file, const std::string& key,
                         const Rank& rank);
 

@@ -165,6 +165,12 @@ TEST_CASE("predict, jacobian and ntk of a tensor file") {
   const SafeTensors j = SafeTensors::load(f + "/j.safetensors");
   CHECK(j.tensors[0].second.shape() == Shape{3, 9, 1568});
   CHECK_THAT(j.metadata.at("columns.0000"), Catch::Contains("bn1.weight 0"));
+  const std::string spectrum =
+      "ntk " + pretrained + " --input " + f + "/x.npy --representation primal --plot " + f + "/s.svg --quiet ";
+  CHECK_THAT(run(spectrum + "--rank 1/2").output, Catch::Contains("sums over samples 1 to 3 of 3"));
+  REQUIRE(run(spectrum + "--json " + f + "/s.json").code == 0);
+  CHECK(nlohmann::json::parse(read_file(f + "/s.json"))["results"]["resumed"] == 2);
+  CHECK_FALSE(file_exists(f + "/s.svg.ntk-partial.rank-1-of-2"));
   REQUIRE(run("ntk " + pretrained + " --subset bn --input " + f + "/x.npy -o " + f + "/k.npy --quiet").code == 0);
   const Tensor k = load_npy(f + "/k.npy");
   CHECK(k.shape() == Shape{27, 27});
@@ -260,6 +266,10 @@ TEST_CASE("what cannot be done is refused before it is begun") {
   check_refused("ntk " + pretrained + " --samples first:1 --top 1 --ridge 1", 2, "--ridge is for");
   check_refused("ntk " + pretrained + " --samples first:1 --top 10", 2, "has 9 eigenvalues");
   check_refused("ntk " + pretrained + " --samples first:1 --plot p.png", 2, "ends in .svg");
+  const std::string ranked = "ntk " + pretrained + " --samples first:1 --rank ";
+  check_refused(ranked + "0/2 -o k.npy", 2, "give one");
+  check_refused(ranked + "2/2 --plot p.svg", 2, "a rank is K/N");
+  check_refused(ranked + "0/2 --plot " + (folder / "p.svg"), 2, "here it is thin: give --representation primal");
   check_refused("info " + pretrained + " --devices", 2, "not a file");
   check_refused("finetune " + pretrained + " -o ''", 2, "has no name");
   check_refused("finetune " + pretrained + " -o " + folder.path(), 1, "not a regular file");

@@ -363,6 +363,34 @@ TEST_CASE("rows are added on a device, those of the host as well, also after an 
   CHECK(relative_error(matrix_of(gram.matrix.dense()), j.transpose() * j) <= 1e-13);
   CHECK(relative_error(matrix_of(gram.right_hand_side), j.transpose() * r) <= 1e-13);
 
+  // The sum of what two have added, one of them by way of a file. On the host blocks end with rows that do not fill
+  // them.
+  for (const Device device : {Device::cpu, test_device()}) {
+    const auto sum_of = [&](int64_t from, int64_t to) {
+      GramAccumulator sums(P, R, device);
+      sums.add(part(j, from, to), part(r, from, to));
+      return sums;
+    };
+    const auto saved = [&](const GramAccumulator& sums) {
+      AtomicFile out(folder / "part");
+      sums.save_state(out);
+      out.commit();
+      return folder / "part";
+    };
+    GramAccumulator total = sum_of(0, 700), other = sum_of(700, m);
+    if (device == Device::cpu) {
+      const std::string open = saved(other);
+      CHECK_THROWS_WITH(total.add_state(InputFile(open), 0), Catch::Contains("not closed cannot be added"));
+    }
+    other.close_block();
+    const std::string closed = saved(other);
+    total.add_state(InputFile(closed), 0);
+    const Gram both = std::move(total).finish();
+    CHECK(both.rows == m);
+    CHECK(relative_error(matrix_of(both.matrix.dense()), j.transpose() * j) <= 1e-13);
+    CHECK(relative_error(matrix_of(both.right_hand_side), j.transpose() * r) <= 1e-13);
+  }
+
   Matrix broken = j.topRows(3);
   broken(2, 5) = std::numeric_limits<double>::quiet_NaN();
   GramAccumulator other(P, 0, test_device());

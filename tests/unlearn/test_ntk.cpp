@@ -217,6 +217,72 @@ TEST_CASE("an interrupted primal Gram matrix goes on where it was and ends in th
   set_thread_count(before);
 }
 
+TEST_CASE("ranks share the sums of a primal Gram matrix", "[ntk]") {
+  const Network net;
+  const Subset subset = choose(*net.model, "bn+head");
+  const Tensor targets = Random(9).normal_tensor({70, 3}, DType::float64);
+  const TemporaryFolder folder;
+  NtkOptions options{.purpose = NtkPurpose::spectrum, .representation = NtkRepresentation::primal};
+  const auto computation = [&](const Tensor& inputs = {}) {
+    return NtkComputation(*net.model, subset, inputs.defined() ? inputs : net.inputs, {}, options);
+  };
+  const Gram expected = computation().gram(targets);
+  CHECK_THROWS_WITH(computation().gram_of_rank({0, 2}, targets), Catch::Contains("ranks need a progress file"));
+  options.progress = folder / "gram.partial";
+
+  // The last of three is made by the run that adds them up, whose bits are those of three that were all there.
+  const auto with_ranks = [&](std::initializer_list<int64_t> numbers) {
+    for (const int64_t number : numbers) {
+      const RankFile sums = computation().gram_of_rank({number, 3}, targets);
+      CHECK(sums.file == options.progress + fmt::format(".rank-{}-of-3", number));
+      CHECK(sums.first == number * 70 / 3);
+      CHECK(sums.last == (number + 1) * 70 / 3);
+    }
+    NtkComputation whole = computation();
+    Gram gram = whole.gram(targets);
+    int64_t samples = 0;
+    for (const int64_t number : numbers) samples += (number + 1) * 70 / 3 - number * 70 / 3;
+    CHECK(whole.resumed() == samples);
+    whole.remove_progress();
+    CHECK(std::filesystem::is_empty(folder.path()));
+    return gram;
+  };
+  const Gram three = with_ranks({2, 0, 1}), two = with_ranks({1, 0});
+  CHECK(three.rows == expected.rows);
+  CHECK(relative_difference(three.matrix.dense(), expected.matrix.dense()) < 1e-14);
+  CHECK(relative_difference(three.right_hand_side, expected.right_hand_side) < 1e-14);
+  CHECK(same_bits(two.matrix.dense(), three.matrix.dense()));
+  CHECK(same_bits(two.right_hand_side, three.right_hand_side));
+
+  // A rank that was interrupted goes on, and one that is done has nothing to do.
+  const int before = thread_count();
+  set_thread_count(1);
+  struct Stop {};
+  options.on_step = [] { throw Stop{}; };
+  const int64_t group = computation().problem().sweep_samples;
+  INFO("groups of " << group);
+  if (group < 35) CHECK_THROWS_AS(computation().gram_of_rank({1, 2}, targets), Stop);
+  options.on_step = {};
+  for (const int64_t found : {group < 35 ? group : 0, int64_t{35}}) {
+    NtkComputation rank = computation();
+    rank.gram_of_rank({1, 2}, targets);
+    CHECK(rank.resumed() == found);
+  }
+  set_thread_count(before);
+
+  // What belongs to other inputs, to another number of ranks, or is damaged, is neither used nor overwritten.
+  CHECK_THROWS_WITH(computation(Random(11).normal_tensor(net.inputs.shape())).gram(targets),
+                    Catch::Contains("rank-1-of-2 has sums of another model"));
+  CHECK_THROWS_WITH(computation().gram_of_rank({1, 2}), Catch::Contains("rank-1-of-2 has sums of another model"));
+  computation().gram_of_rank({0, 5}, targets);
+  CHECK_THROWS_WITH(computation().gram(targets), Catch::Contains("files of 2 ranks and of 5"));
+  std::filesystem::remove(options.progress + ".rank-0-of-5");
+  const std::string damaged = options.progress + ".rank-1-of-2";
+  std::filesystem::resize_file(damaged, std::filesystem::file_size(damaged) - 8);
+  CHECK_THROWS_WITH(computation().gram(targets), Catch::Contains("rank-1-of-2 is damaged"));
+  CHECK(file_exists(damaged));
+}
+
 TEST_CASE("the predicted memory is the allocator's peak within a tenth", "[ntk]") {
   const Network net;
   const Tensor inputs = Random(8).normal_tensor({500, 8, 8, 1});

@@ -185,6 +185,17 @@ TEST_CASE("every kind of kernel is made on a device, and is that of the CPU", "[
   CHECK(difference(there.matrix.dense(), gram.matrix.dense()) <= allowed);
   CHECK(difference(there.right_hand_side, gram.right_hand_side) <= allowed);
 
+  // By two ranks, of which one is made by the run that adds them up.
+  NtkComputation shared(*model, subset, inputs, {},
+                        {.purpose = NtkPurpose::spectrum,
+                         .representation = NtkRepresentation::primal,
+                         .progress = folder / "gram.partial"});
+  shared.gram_of_rank({1, 2}, targets);
+  const Gram sum = shared.gram(targets);
+  CHECK(shared.resumed() == 35);
+  CHECK(difference(sum.matrix.dense(), gram.matrix.dense()) <= allowed);
+  CHECK(difference(sum.right_hand_side, gram.right_hand_side) <= allowed);
+
   // A budget that makes rows pass by in groups.
   NtkComputation grouped(*model, subset, inputs, {},
                          {.representation = NtkRepresentation::dual, .memory = size_t{3} << 20});

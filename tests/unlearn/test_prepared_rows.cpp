@@ -106,7 +106,7 @@ TEST_CASE("ranks share the rows, and the bits are those of one run", "[prepared]
                               });
   // The last of three is missing: its rows are computed by the run that takes the others over.
   for (const int64_t number : {1, 0}) {
-    const RankRows rows = linearise_rank(*model, subset, samples, {}, file, "key", {number, 3});
+    const RankFile rows = linearise_rank(*model, subset, samples, {}, file, "key", {number, 3});
     CHECK(rows.first == number * 64);
     CHECK(rows.last == (number + 1) * 64);
     CHECK(file_exists(rows.file));
@@ -122,7 +122,7 @@ TEST_CASE("ranks share the rows, and the bits are those of one run", "[prepared]
   CHECK(file_exists(file));
 
   // Those of another run are not touched.
-  const RankRows other = linearise_rank(*model, subset, samples, {}, file, "another key", {0, 2});
+  const RankFile other = linearise_rank(*model, subset, samples, {}, file, "another key", {0, 2});
   CHECK_THROWS_WITH(linearise_resumably(*model, subset, samples, {}, file, "key", whole.see()),
                     Catch::Contains("rank-0-of-2 has rows of another model"));
   CHECK(file_exists(other.file));
