@@ -202,6 +202,13 @@ void put_data(std::map<std::string, std::string>& entries, const std::string& pr
   entries[prefix + "sha256"] = data.sha256();
 }
 
+void put_data(Report& report, const DataFlags& flags, const Dataset& data) {
+  put_data(report.data, "", flags, data);
+  report.data.erase("n");
+  report.data_numbers["n"] = static_cast<double>(data.size());
+  report.data_numbers["classes"] = static_cast<double>(data.classes());
+}
+
 Samples to_samples(const Dataset& data, const std::map<std::string, std::string>& metadata, DType dtype) {
   std::vector<int64_t> all(static_cast<size_t>(data.size()));
   for (size_t i = 0; i < all.size(); i++) all[i] = static_cast<int64_t>(i);

@@ -65,6 +65,8 @@ SampleSource sample_source(const Dataset& data, const std::map<std::string, std:
 void put_normalisation(std::map<std::string, std::string>& metadata, const Normalisation& normalisation);
 void put_data(std::map<std::string, std::string>& entries, const std::string& prefix, const DataFlags& flags,
               const Dataset& data);
+/// The same in a report, n and the number of classes as numbers.
+void put_data(Report& report, const DataFlags& flags, const Dataset& data);
 
 /// The flags of training, with the config's present values as defaults.
 struct TrainFlags {

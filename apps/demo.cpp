@@ -86,9 +86,7 @@ void run_demo(const Flags& f, const CLI::App& command) {
     const Dataset test = load_samples(test_flags, f.common, Part::test);
     const Samples samples = to_samples(data, pretrained.metadata, DType::float32);
     const Samples test_samples = to_samples(test, pretrained.metadata, DType::float32);
-    put_data(report.data, "", data_flags, data);
-    report.data_numbers["n"] = static_cast<double>(n);
-    report.data_numbers["classes"] = static_cast<double>(data.classes());
+    put_data(report, data_flags, data);
 
     std::vector<ForgetTask> tasks;
     for (const std::string& rule : f.forget) {

@@ -17,7 +17,8 @@ constexpr int64_t no_label = -1;
 struct Flags {
   Common common;
   DataFlags data{.name = "fashion-mnist", .rules = "30000-59999 per-class:100"};
-  std::string model, state, output, page, key, ids, ids_file, where, subset, loss = "mse", rank;
+  std::string model, state, output, page, key, ids, ids_file, where, subset, loss = "mse";
+  std::optional<std::string> rank;
   double l2 = 0;
   int64_t crossover = -1;
   int64_t label = no_label;
@@ -58,6 +59,13 @@ void run_prepare(const Flags& f, const CLI::App& command) {
                   f.model, flag);
   const auto& m = checkpoint.metadata;
   const Dataset data = tuned ? load_finetune_data(m, f.model, f.common) : describe_unchanged(f, checkpoint);
+  for (const auto& [flag, entry] : std::map<std::string, std::string>{{"subset", "subset"},
+                                                                      {"loss", "loss"},
+                                                                      {"l2", "l2"},
+                                                                      {"data", "data.name"},
+                                                                      {"samples", "data.rules"},
+                                                                      {"transform", "data.transform"}})
+    if (const auto at = m.find("finetune." + entry); at != m.end()) report.config[flag] = at->second;
   const SampleSource samples = sample_source(data, m, checkpoint.model->dtype());
   const std::string& subset = finetune_entry(m, "finetune.subset", f.model);
   const double l2 = finetune_number<double>(m, "finetune.l2", f.model);
@@ -69,8 +77,8 @@ void run_prepare(const Flags& f, const CLI::App& command) {
   const Stopwatch clock;
   reset_peak_memory();
   const JacobianOptions sweeps{.memory = parse_bytes(f.common.memory)};
-  if (!f.rank.empty()) {
-    const Rank rank = parse_rank(f.rank);
+  if (f.rank) {
+    const Rank rank = parse_rank(*f.rank);
     const RankFile rows = Prepared::prepare_rank(f.output, checkpoint.model, m, subset, theta0, samples,
                                                  finetune_entry(m, "finetune.loss", f.model), rank, sweeps);
     report.results = {{"first", static_cast<double>(rows.first)},
@@ -96,7 +104,7 @@ void run_prepare(const Flags& f, const CLI::App& command) {
                             static_cast<double>(1 + checkpoint.model.config.classes) *
                             forward_flops(*checkpoint.model, samples.at({0}).inputs);
   fmt::print(
-      "{}: n = {}, P = {}, ρ = nλ = {:g} (fixed when samples leave), a new factor from {} rows on (--crossover), {}, "
+      "{}: n = {}, P = {}, ρ = nλ = {:g} (fixed when samples leave), a new factor beyond {} rows (--crossover), {}, "
       "peak {}, {} "
       "resident\n",
       f.output, samples.size(), state.subset().size(), ridge, state.crossover(),
@@ -200,7 +208,10 @@ void add_prepare(CLI::App& app) {
   add_data_flags(*c, f->data, "its data", "which samples of the training part");
   add_device_flag(*c, f->common);
   add_common(*c, f->common);
-  c->callback([f, c] { run_prepare(*f, *c); });
+  c->callback([f, c] {
+    settle_rules(*c, "--samples", f->data);
+    run_prepare(*f, *c);
+  });
 }
 
 void add_forget(CLI::App& app) {

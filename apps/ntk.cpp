@@ -19,7 +19,8 @@ struct NtkFlags {
   Common common;
   InputFlags input, second;
   std::string model, architecture, output, subset = "bn", representation = "auto", products = "float64";
-  std::string plot, rank;
+  std::string plot;
+  std::optional<std::string> rank;
   double ridge = 0;
   int64_t top = 0;
   bool trace = false, breakdown = false, spectrum = false;
@@ -240,20 +241,20 @@ void check_flags(const NtkFlags& f, bool two) {
   require_usage(f.ridge == 0 || f.spectrum || !f.plot.empty(),
                 "--ridge is for the effective dimension and the condition number: give --spectrum or --plot");
   require_usage(!f.top || !f.spectrum, "--spectrum computes all eigenvalues, --top some of them: give one");
-  if (!f.rank.empty()) parse_rank(f.rank);
-  require_usage(f.rank.empty() || !f.plot.empty(),
-                "--rank leaves its sums beside the file of --plot, for the run without --rank: give one");
+  if (f.rank) {
+    parse_rank(*f.rank);
+    require_usage(!f.plot.empty(),
+                  "--rank leaves its sums beside the file of --plot, for the run without it: give one");
+    require_usage(ntk_representation(f.representation) == NtkRepresentation::primal,
+                  "ranks share the sums of the primal representation: give --representation primal to each, and to the "
+                  "run without --rank");
+  }
   require_usage(!two || purpose_of(f) == NtkPurpose::block, "a kernel between two sets has no eigenvalues");
 }
 
 // The sums of one rank, for the run without a rank.
 void run_rank(NtkComputation& computation, const Rank& rank, const Tensor& targets, int64_t samples, const NtkFlags& f,
               Report& report) {
-  const NtkRepresentation representation = computation.choice().plan.representation;
-  require_usage(representation == NtkRepresentation::primal,
-                "ranks share the sums of the primal representation, here it is {}: give --representation primal to "
-                "all of them and to the run without --rank",
-                name_of(representation));
   const Stopwatch clock;
   const RankFile sums = computation.gram_of_rank(rank, targets);
   report.results = {{"first", static_cast<double>(sums.first)},
@@ -269,7 +270,7 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
   apply_common(f.common);
   const bool two = !f.second.input.empty() || !f.second.data.rules.empty();
   check_flags(f, two);
-  check_outputs({f.output, f.plot});
+  if (!f.rank) check_outputs({f.output, f.plot});
   const NtkRepresentation representation = ntk_representation(f.representation);
   const NtkPurpose purpose = purpose_of(f);
   Report report = new_report(command);
@@ -306,7 +307,7 @@ void run_ntk(const NtkFlags& f, const CLI::App& command) {
                 R = f.trace ? 1 : C;
   const Tensor targets = first.labels.defined() && !two ? targets_of(first, C) : Tensor();
 
-  if (!f.rank.empty()) return run_rank(computation, parse_rank(f.rank), targets, first.size(), f, report);
+  if (f.rank) return run_rank(computation, parse_rank(*f.rank), targets, first.size(), f, report);
 
   const Device device = model.device();
   reset_peak_memory();
@@ -413,7 +414,7 @@ void add_ntk(CLI::App& app) {
   c->add_option("--plot", f->plot, "write the spectrum, and the kernel as an image, to this SVG file");
   c->add_option("--rank", f->rank,
                 "K/N: sum JᵀJ over the K-th of N parts of the samples alone (K from 0), for a run without --rank after "
-                "them; each in a process, on a GPU or a machine of its own");
+                "them; each in a process, on a GPU or a machine of its own; with --representation primal and --plot");
   c->add_flag("--trace", f->trace, "the average over classes, [N, M], in the place of all class blocks");
   c->add_flag("--breakdown", f->breakdown, "also the kernels of the parts of the subset, which add up to it");
   add_device_flag(*c, f->common);

@@ -77,7 +77,8 @@ void run_pretrain(const PretrainFlags& f, const CLI::App& command) {
     fmt::print("epoch {}: mean loss {:.4f}\n", e + 1, result.epoch_loss[e]);
   }
   report.notes["sha256"] = sha256_of_file(f.output);
-  put_data(report.data, "", f.data, data);
+  put_data(report, f.data, data);
+  report.config["samples"] = f.data.rules, report.config["test-samples"] = f.test.rules;
   fmt::print("{}: {} on {} samples ({}), test accuracy {:.4f} on {} samples, {}\nsha256 {}\n", f.output,
              model.config.str(), data.size(), f.data.rules, report.results["acc_test"], test.size(),
              format_duration(result.seconds), report.notes["sha256"]);
@@ -119,6 +120,11 @@ void run_finetune(const FinetuneFlags& f, const CLI::App& command) {
   fmt::print("{}", subset.table());
   const double rho = ridge_of(train_settings, samples.size());
   const Objective before = objective(model, subset, samples, loss, rho, gather(model, subset));
+  require_usage(
+      before.gradient_norm > 0,
+      "nothing can be learnt: at θ0 the gradient of the loss in the subset '{}' is 0; where the classifier is "
+      "not in the subset, it must not start from zero: --head keep, or keep-and-random",
+      f.subset);
   const std::string unfinished = f.output + ".training.partial";
   const Finetuned result = finetune(model, subset, samples, train_settings, "finetune", unfinished);
   const Objective after = objective(model, subset, samples, loss, rho, result.theta0);
@@ -136,7 +142,8 @@ void run_finetune(const FinetuneFlags& f, const CLI::App& command) {
   report.results["gradient_norm"] = after.gradient_norm;
   report.results["gradient_norm_relative"] = after.gradient_norm / before.gradient_norm;
   report.results["seconds"] = result.phase.seconds;
-  put_data(report.data, "", data_flags, data);
+  put_data(report, data_flags, data);
+  report.config["samples"] = data_flags.rules, report.config["transform"] = data_flags.transform;
   fmt::print(
       "{}: n = {}, ρ = nλ = {:g}, accuracy on D {:.4f}, objective {:.4f} (θ0: {:.4f}), gradient norm {:.4f} ({:.4f} of "
       "θ0's), {}\n",

@@ -109,10 +109,8 @@ void run_unlearn(const UnlearnFlags& f, const CLI::App& command) {
     save_model(f.output, checkpoint.model, m, {{"fastntk.theta0", theta0}});
     fmt::print("{}: the model after {}\n", f.output, config.rules.back());
   }
-  put_data(report.data, "", data_flags, data);
-  report.data_numbers["n"] = static_cast<double>(data.size());
+  put_data(report, data_flags, data);
   report.data_numbers["n_forget"] = static_cast<double>(task.forget.size());
-  report.data_numbers["classes"] = static_cast<double>(data.classes());
   finish(report, f.common);
 }
 

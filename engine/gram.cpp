@@ -7,6 +7,7 @@
 #include "engine/backend.h"
 #include "engine/blas.h"
 #include "engine/device.h"
+#include "engine/file.h"
 #include "engine/parallel.h"
 
 namespace fastntk {
@@ -230,70 +231,63 @@ size_t GramAccumulator::state_bytes() const {
   return bytes + device_sums_.bytes();
 }
 
-void GramAccumulator::save_state(AtomicFile& file) const {
+void GramAccumulator::save_state(const std::function<void(std::span<const std::byte>)>& write) const {
   const int64_t counters[2] = {rows_, filled_};
-  file.write(std::as_bytes(std::span(counters)));
+  write(std::as_bytes(std::span(counters)));
   if (device_ != Device::cpu) {
-    for (const Tensor& panel : device_panels_) file.write(bytes_of(panel.to(Device::cpu)));
-    file.write(bytes_of(device_sums_.to(Device::cpu)));
-    return;
+    for (const Tensor& panel : device_panels_) write(bytes_of(panel.to(Device::cpu)));
+    return write(bytes_of(device_sums_.to(Device::cpu)));
   }
-  for (const Buffer* const b : {&block_, &residuals_, &sums_}) file.write({b->as<std::byte>(), b->bytes()});
-  if (tiling_.count) file.write({reinterpret_cast<const std::byte*>(matrix_.tile(0, 0)), matrix_.bytes()});
+  for (const Buffer* const b : {&block_, &residuals_, &sums_}) write({b->as<std::byte>(), b->bytes()});
+  if (tiling_.count) write({reinterpret_cast<const std::byte*>(matrix_.tile(0, 0)), matrix_.bytes()});
 }
 
-void GramAccumulator::load_state(const InputFile& file, int64_t offset) {
+void GramAccumulator::load_state(const std::function<void(std::span<std::byte>)>& read) {
   int64_t counters[2] = {};
-  const auto next = [&](std::span<std::byte> to) {
-    file.read(offset, to);
-    offset += static_cast<int64_t>(to.size());
-  };
-  next(std::as_writable_bytes(std::span(counters)));
+  read(std::as_writable_bytes(std::span(counters)));
   rows_ = counters[0], filled_ = counters[1];
-  require(filled_ >= 0 && filled_ < block_extent, "{}: not the state of a Gram matrix", file.path());
+  require(filled_ >= 0 && filled_ < block_extent, "a Gram matrix cannot go on with {} rows in a block of {}", filled_,
+          block_extent);
   if (device_ != Device::cpu) {
-    const auto read = [&](Tensor& sum) {
+    const auto load = [&](Tensor& sum) {
       Tensor here(sum.shape(), sum.dtype());
-      next(mutable_bytes_of(here));
+      read(mutable_bytes_of(here));
       sum = here.to(device_);
     };
-    for (Tensor& panel : device_panels_) read(panel);
-    read(device_sums_);
-    return;
+    for (Tensor& panel : device_panels_) load(panel);
+    return load(device_sums_);
   }
-  for (Buffer* const b : {&block_, &residuals_, &sums_}) next({b->as<std::byte>(), b->bytes()});
-  if (tiling_.count) next({reinterpret_cast<std::byte*>(matrix_.tile(0, 0)), matrix_.bytes()});
+  for (Buffer* const b : {&block_, &residuals_, &sums_}) read({b->as<std::byte>(), b->bytes()});
+  if (tiling_.count) read({reinterpret_cast<std::byte*>(matrix_.tile(0, 0)), matrix_.bytes()});
 }
 
-void GramAccumulator::add_state(const InputFile& file, int64_t offset) {
-  constexpr int64_t at_once = 1 << 17;
+void GramAccumulator::add_state(const std::function<void(std::span<std::byte>)>& read) {
   int64_t counters[2] = {};
-  const auto next = [&](std::span<std::byte> to) {
-    file.read(offset, to);
-    offset += static_cast<int64_t>(to.size());
-  };
-  next(std::as_writable_bytes(std::span(counters)));
-  require(counters[1] == 0, "{}: rows of a Gram matrix that is not closed cannot be added", file.path());
+  read(std::as_writable_bytes(std::span(counters)));
+  require(counters[1] == 0, "sums of a Gram matrix whose last block has {} rows and was not closed cannot be added",
+          counters[1]);
   rows_ += counters[0];
   if (device_ != Device::cpu) {
     const auto add = [&](Tensor& sum) {
       Tensor here(sum.shape(), sum.dtype());
-      next(mutable_bytes_of(here));
+      read(mutable_bytes_of(here));
       backend(device_).map(BinaryKind::add, sum, here.to(device_), sum);
     };
     for (Tensor& panel : device_panels_) add(panel);
     return add(device_sums_);
   }
-  std::vector<double> piece(at_once);
+  std::vector<double> piece(1 << 17);
+  // Reads `bytes`, and adds them where there is a `to`.
   const auto add = [&](double* to, size_t bytes) {
-    for (auto left = static_cast<int64_t>(bytes / sizeof(double)); left > 0;) {
-      const int64_t now = std::min(left, at_once);
-      next(std::as_writable_bytes(std::span(piece.data(), static_cast<size_t>(now))));
-      for (int64_t i = 0; i < now; i++) to[i] += piece[static_cast<size_t>(i)];
-      to += now, left -= now;
+    for (size_t left = bytes / sizeof(double); left > 0;) {
+      const std::span<double> part = std::span(piece).first(std::min(left, piece.size()));
+      read(std::as_writable_bytes(part));
+      left -= part.size();
+      if (to)
+        for (const double x : part) *to++ += x;
     }
   };
-  offset += static_cast<int64_t>(block_.bytes() + residuals_.bytes());
+  add(nullptr, block_.bytes() + residuals_.bytes());
   add(sums_.as<double>(), sums_.bytes());
   if (tiling_.count) add(matrix_.tile(0, 0), matrix_.bytes());
 }

@@ -1,10 +1,12 @@
 // Gram matrices of Jacobian rows in float64: JᵀJ (primal) from rows that arrive in any pieces, J Jᵀ (dual) from rows in
 // memory. Each tile of the result is updated by one BLAS call per block, blocks in order.
 #pragma once
+#include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <vector>
 
-#include "engine/file.h"
 #include "engine/symmetric.h"
 
 namespace fastntk {
@@ -32,16 +34,17 @@ class GramAccumulator {
   /// order (undefined if R is 0). Rows are on the accumulator's device or on the host. Error naming row and column of a
   /// NaN or infinity; the accumulator is of no use after it.
   void add(const Tensor& rows, const Tensor& residuals = {});
-  /// What was added so far, to a file and back into an accumulator of the same sizes: going on from there gives the
-  /// bits of not having stopped.
+  /// What was added so far, byte by byte, and back into an accumulator of the same sizes and device: going on from
+  /// there gives the bits of not having stopped. `write` takes the bytes in order, `read` fills what it is given in
+  /// that order.
   size_t state_bytes() const;
-  void save_state(AtomicFile& file) const;
-  void load_state(const InputFile& file, int64_t offset);
+  void save_state(const std::function<void(std::span<const std::byte>)>& write) const;
+  void load_state(const std::function<void(std::span<std::byte>)>& read);
   /// Ends a block with the rows collected so far: what is saved after that is a sum for add_state().
   void close_block();
   /// Adds what an accumulator of the same sizes and device had saved after close_block(): the sum over the rows of
   /// both.
-  void add_state(const InputFile& file, int64_t offset);
+  void add_state(const std::function<void(std::span<std::byte>)>& read);
   /// Closes the last block and hands out the result; the accumulator is empty afterwards.
   Gram finish() &&;
 

@@ -111,6 +111,11 @@ NtkComputation::NtkComputation(const Module& model, Subset subset, const Tensor&
   require_usage(options_.products == DType::float64 || (choice_.plan.representation != NtkRepresentation::primal &&
                                                         choice_.plan.representation != NtkRepresentation::matrix_free),
                 "the {} representation has no products in float32", name_of(choice_.plan.representation));
+  require_usage(choice_.plan.representation == NtkRepresentation::primal || options_.progress.empty() ||
+                    ranks_beside(options_.progress).empty(),
+                "ranks have left sums of JᵀJ beside {}, which the {} representation does not use: ask for primal, or "
+                "remove them",
+                options_.progress, name_of(choice_.plan.representation));
 }
 
 std::string NtkComputation::key(const std::string& representation) const {
@@ -276,7 +281,8 @@ void NtkComputation::remove_progress() const {
   if (options_.progress.empty()) return;
   std::filesystem::remove(options_.progress);
   std::filesystem::remove(options_.progress + ".partial");  // of a snapshot that was being written as a run was killed
-  for (const std::string& file : files_of_ranks(options_.progress)) std::filesystem::remove(file);
+  for (const std::string& file : of_ranks_)
+    for (const char* const end : {"", ".partial"}) std::filesystem::remove(file + end);
 }
 
 NtkKernel ntk(const Module& model, const Subset& subset, const Tensor& inputs, const Tensor& second,

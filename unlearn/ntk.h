@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "engine/gram.h"
 #include "unlearn/ntk_kernel.h"
@@ -38,15 +39,16 @@ struct NtkOptions {
 /// A kernel that is going to be computed. Model and inputs must outlive it.
 class NtkComputation {
  public:
-  /// Plans. inputs [n, …]; `second` undefined: of one set with itself. UsageError where no plan fits the budget.
+  /// Plans. inputs [n, …]; `second` undefined: of one set with itself. UsageError where no plan fits the budget, and
+  /// where ranks have left sums of JᵀJ beside the progress file but the plan has no use for them.
   NtkComputation(const Module& model, Subset subset, const Tensor& inputs, const Tensor& second, NtkOptions options);
   const NtkChoice& choice() const { return choice_; }
   const NtkProblem& problem() const { return problem_; }
   /// Θ; for plans that are not primal or matrix-free.
   NtkKernel kernel();
   /// JᵀJ and Jᵀ targets, targets [n, C] or undefined; for primal plans. Where ranks have left sums beside the progress
-  /// file, these are added in the order of their numbers, after the missing ones are made: the bits depend on how many
-  /// ranks there are, and on nothing else. Error where they are of another computation.
+  /// file, these are added in the order of their numbers, after the missing ones are made: the last bits depend on how
+  /// many ranks there are (and on a device on the batches of each). Error where they are of another computation.
   Gram gram(const Tensor& targets = {});
   /// The same over one rank's part of the samples, into a file beside the progress file, for gram() of a computation
   /// that is the same. Goes on where an earlier run of the rank was interrupted.
@@ -61,8 +63,8 @@ class NtkComputation {
   std::string key(const std::string& representation) const;
   void check_primal(const Tensor& targets) const;
   std::string sums_key(const Tensor& targets) const;
-  void sum_part(const RankFile& part, const std::string& key, const Tensor& targets);
-  GramAccumulator sum_over(SampleRange samples, const Tensor& targets, const SumsFile* file);
+  GramAccumulator sum_over(SampleRange samples, const Tensor& targets, SumsFile* file);
+  void complete(SumsFile& file, const Tensor& targets);
   void load(const Tensor& inputs, int64_t tile_from, int64_t tile_to, const Tiling& tiling, int64_t file_offset,
             TileRows& out);
   int64_t row_bytes() const;
@@ -76,6 +78,7 @@ class NtkComputation {
   NtkProblem problem_;
   NtkChoice choice_;
   int64_t resumed_ = 0;
+  std::vector<std::string> of_ranks_;  // the files that the sums were added from
   std::unique_ptr<ScratchFile> file_;  // of rows
 };
 

@@ -1,5 +1,6 @@
 // JᵀJ of a primal plan: sums over samples, which ranks can share and interruptions do not lose.
 #include <algorithm>
+#include <deque>
 
 #include "engine/progress.h"
 #include "engine/sha256.h"
@@ -10,24 +11,13 @@ namespace {
 
 constexpr double snapshot_seconds = 15;
 
-RankFile part_of_rank(const std::string& file, const Rank& rank, int64_t samples) {
-  const auto [first, last] = rank.part_of(samples);
-  return {file_of_rank(file, rank), first, last};
-}
-
-SumsFile sums_file(const RankFile& part, const std::string& key) {
-  return {part.file, fmt::format("{} {} {}\n", key, part.first, part.last)};
-}
-
-// The next sample, if there is a file. What another run computed for hours is not overwritten.
-std::optional<int64_t> own_progress(const SumsFile& file) {
-  const std::optional<int64_t> next = file.next_sample();
+// What another run computed for hours is not overwritten.
+void require_own(const SumsFile& file) {
   require(
-      next || !file_exists(file.path()),
+      !file.foreign(),
       "{} has sums of another model, other samples or settings, or of another processor or version of this program; "
       "remove it, or run the command that it is of",
       file.path());
-  return next;
 }
 
 }  // namespace
@@ -48,20 +38,20 @@ std::string NtkComputation::sums_key(const Tensor& targets) const {
   return hash.hex();
 }
 
-// The sums over samples [first, last), from where the file has them on.
-GramAccumulator NtkComputation::sum_over(SampleRange samples, const Tensor& targets, const SumsFile* file) {
+// The sums over samples [first, last), from where the file, if any, has them on.
+GramAccumulator NtkComputation::sum_over(SampleRange samples, const Tensor& targets, SumsFile* file) {
   GramAccumulator sums(subset_.size(), targets.defined() ? 1 : 0, model_.device());
-  const std::optional<int64_t> found = file ? file->next_sample() : std::nullopt;
-  if (found) file->load(sums);
-  int64_t first = found.value_or(samples.first);
+  int64_t first = file ? file->next_sample() : samples.first;
+  if (first > samples.first) file->load(sums);
   resumed_ += first - samples.first;
   std::optional<Progress> shown;
   if (!options_.title.empty()) {
     shown.emplace(options_.title, samples.size(), "samples");
-    if (found) shown->advance(first - samples.first);
+    if (first > samples.first) shown->advance(first - samples.first);
   }
   NtkRows part;
   Stopwatch since;
+  double pause = snapshot_seconds;
   while (first < samples.last) {
     check_interrupt();
     const int64_t last = std::min(samples.last, first + problem_.sweep_samples);
@@ -71,8 +61,10 @@ GramAccumulator NtkComputation::sum_over(SampleRange samples, const Tensor& targ
     sums.add(part.rows.slice(0, 0, last - first), targets.defined() ? targets.slice(0, first, last) : Tensor());
     if (shown) shown->advance(last - first);
     first = last;
-    if (file && first < samples.last && (options_.on_step || since.seconds() > snapshot_seconds)) {
+    if (file && first < samples.last && (options_.on_step || since.seconds() > pause)) {
+      since = {};
       file->save(sums, first);
+      pause = std::max(snapshot_seconds, 10 * since.seconds());
       since = {};
     }
     if (options_.on_step) options_.on_step();
@@ -87,38 +79,48 @@ Gram NtkComputation::gram(const Tensor& targets) {
   const std::string& path = options_.progress;
   if (path.empty()) return sum_over({0, n}, targets, nullptr).finish();
   const std::string key = sums_key(targets);
-  std::vector<RankFile> parts;
-  for (const Rank& rank : ranks_beside(path)) parts.push_back(part_of_rank(path, rank, n));
-  if (parts.empty()) {
-    const SumsFile file = sums_file({path, 0, n}, key);
+  const std::vector<Rank> ranks = ranks_beside(path);
+  if (ranks.empty()) {
+    SumsFile file(path, key, 0, n);
     return sum_over({0, n}, targets, &file).finish();
   }
-  for (const RankFile& part : parts) own_progress(sums_file(part, key));
-  for (const RankFile& part : parts) sum_part(part, key, targets);
+  std::deque<SumsFile> parts;
+  for (const Rank& rank : ranks) {
+    const auto [first, last] = rank.part_of(n);
+    require_own(parts.emplace_back(file_of_rank(path, rank), key, first, last));
+    of_ranks_.push_back(parts.back().path());
+  }
+  for (SumsFile& part : parts) complete(part, targets);
   GramAccumulator sums(subset_.size(), targets.defined() ? 1 : 0, model_.device());
-  for (const RankFile& part : parts) sums_file(part, key).add_to(sums);
+  for (const SumsFile& part : parts) part.add_to(sums);
   return std::move(sums).finish();
 }
 
 RankFile NtkComputation::gram_of_rank(const Rank& rank, const Tensor& targets) {
   check_primal(targets);
-  require(!options_.progress.empty(), "ranks need a progress file, beside which they leave their sums");
+  const std::string& path = options_.progress;
+  require(!path.empty(), "ranks need a progress file, beside which they leave their sums");
+  for (const Rank& other : ranks_beside(path))
+    require(other.count == rank.count,
+            "beside {} there are files of {} ranks, this is one of {}; remove those that are not wanted", path,
+            other.count, rank.count);
   resumed_ = 0;
-  RankFile part = part_of_rank(options_.progress, rank, inputs_.extent(0));
-  sum_part(part, sums_key(targets), targets);
-  return part;
+  const auto [first, last] = rank.part_of(inputs_.extent(0));
+  SumsFile file(file_of_rank(path, rank), sums_key(targets), first, last);
+  require_own(file);
+  complete(file, targets);
+  return {file.path(), first, last};
 }
 
-// Makes what the file of a part lacks.
-void NtkComputation::sum_part(const RankFile& part, const std::string& key, const Tensor& targets) {
-  const SumsFile file = sums_file(part, key);
-  if (own_progress(file) == part.last) {
-    resumed_ += part.last - part.first;
+// Adds the samples that the file of a rank lacks.
+void NtkComputation::complete(SumsFile& file, const Tensor& targets) {
+  if (file_exists(file.path()) && file.next_sample() == file.last()) {
+    resumed_ += file.last() - file.first();
     return;
   }
-  GramAccumulator sums = sum_over({part.first, part.last}, targets, &file);
+  GramAccumulator sums = sum_over({file.first(), file.last()}, targets, &file);
   sums.close_block();
-  file.save(sums, part.last);
+  file.save(sums, file.last());
 }
 
 }  // namespace fastntk

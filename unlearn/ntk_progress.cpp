@@ -138,42 +138,76 @@ void PieceFile::remove() {
   if (unlink(path_.c_str()) != 0) fail("cannot remove {}: {}", path_, std::strerror(errno));
 }
 
-std::optional<int64_t> SumsFile::next_sample() const {
-  if (!file_exists(path_)) return {};
-  const InputFile file(path_);
-  if (file.size() < head_bytes()) return {};
-  std::string key(key_.size(), '\0');
-  file.read(0, std::as_writable_bytes(std::span(key)));
-  if (key != key_) return {};
-  int64_t next = 0;
-  file.read(static_cast<int64_t>(key.size()), as_bytes_of(next));
-  return next;
+SumsFile::SumsFile(std::string path, const std::string& key, int64_t first, int64_t last)
+    : path_(std::move(path)),
+      start_(fmt::format("fastntk sums 1\n{} {} {}\n", key, first, last)),
+      first_(first),
+      last_(last),
+      next_(first),
+      lock_(open_locked(path_ + ".lock", path_, O_RDWR)) {
+  if (!file_exists(path_)) return;
+  try {
+    const InputFile file(path_);
+    std::string start(std::min(start_.size(), static_cast<size_t>(file.size())), '\0');
+    file.read(0, std::as_writable_bytes(std::span(start)));
+    if (start != start_) {
+      foreign_ = true;
+      return;
+    }
+    Head head{};
+    file.read(static_cast<int64_t>(start_.size()), as_bytes_of(head));
+    next_ = head.next;
+    require(first <= next_ && next_ <= last &&
+                static_cast<uint64_t>(file.size()) == start_.size() + sizeof head + head.bytes + sizeof(uint64_t),
+            "{} is damaged; remove it", path_);
+  } catch (...) {
+    unlock();
+    throw;
+  }
 }
 
-void SumsFile::require_size(const InputFile& file, const GramAccumulator& sums) const {
-  const int64_t expected = head_bytes() + static_cast<int64_t>(sums.state_bytes());
-  require(file.size() == expected, "{} is damaged: it has {} bytes, expected {}; remove it", path_, file.size(),
-          expected);
+SumsFile::~SumsFile() { unlock(); }
+
+void SumsFile::unlock() const {
+  unlink((path_ + ".lock").c_str());
+  close(lock_);
+}
+
+void SumsFile::read_state(const std::function<void(const std::function<void(std::span<std::byte>)>&)>& use) const {
+  const InputFile file(path_);
+  auto offset = static_cast<int64_t>(start_.size() + sizeof(Head));
+  const auto end = file.size() - static_cast<int64_t>(sizeof(uint64_t));
+  uint64_t sum = crc32_z(0, nullptr, 0), expected = 0;
+  use([&](std::span<std::byte> bytes) {
+    require(std::ssize(bytes) <= end - offset, "{} is damaged; remove it", path_);
+    file.read(offset, bytes);
+    sum = crc32_z(sum, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size());
+    offset += std::ssize(bytes);
+  });
+  file.read(end, as_bytes_of(expected));
+  require(offset == end && sum == expected, "{} is damaged; remove it", path_);
 }
 
 void SumsFile::load(GramAccumulator& sums) const {
-  const InputFile file(path_);
-  require_size(file, sums);
-  sums.load_state(file, head_bytes());
+  read_state([&](const auto& read) { sums.load_state(read); });
 }
-
 void SumsFile::add_to(GramAccumulator& sums) const {
-  const InputFile file(path_);
-  require_size(file, sums);
-  sums.add_state(file, head_bytes());
+  read_state([&](const auto& read) { sums.add_state(read); });
 }
 
-void SumsFile::save(const GramAccumulator& sums, int64_t next_sample) const {
+void SumsFile::save(const GramAccumulator& sums, int64_t next_sample) {
   AtomicFile file(path_);
-  file.write(key_);
-  file.write(std::as_bytes(std::span(&next_sample, 1)));
-  sums.save_state(file);
+  file.write(start_);
+  const Head head{next_sample, sums.state_bytes()};
+  file.write(std::as_bytes(std::span(&head, 1)));
+  uint64_t sum = crc32_z(0, nullptr, 0);
+  sums.save_state([&](std::span<const std::byte> bytes) {
+    file.write(bytes);
+    sum = crc32_z(sum, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size());
+  });
+  file.write(std::as_bytes(std::span(&sum, 1)));
   file.commit();
+  next_ = next_sample, foreign_ = false;
 }
 
 ScratchFile::ScratchFile(const std::string& beside) : path_(beside + ".XXXXXX") {

@@ -40,22 +40,39 @@ class PieceFile {
   std::map<int64_t, int64_t> places_;  // of the headers, by number
 };
 
-/// Sums over samples that grow, in a file that is replaced as a whole. `key` says which sums they are.
+/// Sums over samples [first, last), in a file that is replaced as a whole, with a checksum. One process has it, for as
+/// long as the object lives; others are refused.
 class SumsFile {
  public:
-  SumsFile(std::string path, std::string key) : path_(std::move(path)), key_(std::move(key)) {}
+  /// `key` says which sums they are. Error if the file is damaged.
+  SumsFile(std::string path, const std::string& key, int64_t first, int64_t last);
+  ~SumsFile();
+  SumsFile(const SumsFile&) = delete;
+  SumsFile& operator=(const SumsFile&) = delete;
   const std::string& path() const { return path_; }
-  /// The sample that comes next where the file has sums of this computation; else nothing.
-  std::optional<int64_t> next_sample() const;
-  /// What the file has in the place of, or added to, what is in `sums`. Error where it is of another size.
+  int64_t first() const { return first_; }
+  int64_t last() const { return last_; }
+  /// The sample that comes next; `first` where there are no such sums.
+  int64_t next_sample() const { return next_; }
+  /// Whether there is a file of something else.
+  bool foreign() const { return foreign_; }
+  /// What the file has in the place of, or added to, what is in `sums`. Error if it is damaged.
   void load(GramAccumulator& sums) const;
   void add_to(GramAccumulator& sums) const;
-  void save(const GramAccumulator& sums, int64_t next_sample) const;
+  void save(const GramAccumulator& sums, int64_t next_sample);
 
  private:
-  int64_t head_bytes() const { return static_cast<int64_t>(key_.size() + sizeof(int64_t)); }
-  void require_size(const InputFile& file, const GramAccumulator& sums) const;
-  std::string path_, key_;
+  struct Head {
+    int64_t next;
+    uint64_t bytes;  // of the state, which a checksum follows
+  };
+  void unlock() const;
+  void read_state(const std::function<void(const std::function<void(std::span<std::byte>)>& read)>& use) const;
+
+  std::string path_, start_;  // the first bytes of the file
+  int64_t first_, last_, next_;
+  bool foreign_ = false;
+  int lock_ = -1;
 };
 
 /// Bytes on disk that no one else sees: the file loses its name at once, so that nothing stays when the process ends,

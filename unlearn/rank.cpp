@@ -39,10 +39,14 @@ std::string file_of_rank(const std::string& file, const Rank& rank) { return fil
 
 std::vector<std::string> files_of_ranks(const std::string& file) {
   const std::filesystem::path path(file);
-  const std::string start = path.filename().string() + ".rank-";
+  const std::string start = path.filename().string() + ".rank-",
+                    folder = path.has_parent_path() ? path.parent_path().string() : ".";
   std::vector<std::string> out;
-  for (const auto& entry : std::filesystem::directory_iterator(path.has_parent_path() ? path.parent_path() : "."))
-    if (entry.path().filename().string().starts_with(start)) out.push_back(entry.path().string());
+  std::error_code error;
+  std::filesystem::directory_iterator entry(folder, error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error))
+    if (entry->path().filename().string().starts_with(start)) out.push_back(entry->path().string());
+  require(!error, "cannot list the folder {}: {}", folder, error.message());
   std::ranges::sort(out);
   return out;
 }

@@ -168,6 +168,8 @@ TEST_CASE("predict, jacobian and ntk of a tensor file") {
   const std::string spectrum =
       "ntk " + pretrained + " --input " + f + "/x.npy --representation primal --plot " + f + "/s.svg --quiet ";
   CHECK_THAT(run(spectrum + "--rank 1/2").output, Catch::Contains("sums over samples 1 to 3 of 3"));
+  check_refused("ntk " + pretrained + " --input " + f + "/x.npy --plot " + f + "/s.svg", 2,
+                "which the thin representation");
   REQUIRE(run(spectrum + "--json " + f + "/s.json").code == 0);
   CHECK(nlohmann::json::parse(read_file(f + "/s.json"))["results"]["resumed"] == 2);
   CHECK_FALSE(file_exists(f + "/s.svg.ntk-partial.rank-1-of-2"));
@@ -269,7 +271,8 @@ TEST_CASE("what cannot be done is refused before it is begun") {
   const std::string ranked = "ntk " + pretrained + " --samples first:1 --rank ";
   check_refused(ranked + "0/2 -o k.npy", 2, "give one");
   check_refused(ranked + "2/2 --plot p.svg", 2, "a rank is K/N");
-  check_refused(ranked + "0/2 --plot " + (folder / "p.svg"), 2, "here it is thin: give --representation primal");
+  check_refused(ranked + "0/2 --plot p.svg", 2, "give --representation primal to each");
+  check_refused(ranked + "'' --plot p.svg", 2, "a rank is K/N");
   check_refused("info " + pretrained + " --devices", 2, "not a file");
   check_refused("finetune " + pretrained + " -o ''", 2, "has no name");
   check_refused("finetune " + pretrained + " -o " + folder.path(), 1, "not a regular file");

@@ -343,18 +343,26 @@ TEST_CASE("rows are added on a device, those of the host as well, also after an 
   const auto part = [](const Matrix& x, int64_t from, int64_t to) { return tensor_of(x.middleRows(from, to - from)); };
   accumulator.add(part(j, 0, 2100).to(test_device()), part(r, 0, 2100));
   accumulator.add(part(j, 2100, 2110), part(r, 2100, 2110));
-  const TemporaryFolder folder;
-  AtomicFile state(folder / "state");
-  accumulator.save_state(state);
-  state.commit();
+  const auto saved = [](const GramAccumulator& sums) {
+    std::vector<std::byte> out;
+    sums.save_state([&](std::span<const std::byte> bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); });
+    CHECK(out.size() == sums.state_bytes());
+    return out;
+  };
+  const auto reader = [](const std::vector<std::byte>& state) {
+    return [&state, at = size_t{0}](std::span<std::byte> bytes) mutable {
+      REQUIRE(at + bytes.size() <= state.size());
+      std::copy_n(state.begin() + static_cast<std::ptrdiff_t>(at), bytes.size(), bytes.begin());
+      at += bytes.size();
+    };
+  };
+  const std::vector<std::byte> state = saved(accumulator);
   const auto last = [&](GramAccumulator sums) {
     sums.add(part(j, 2110, m).to(test_device()), part(r, 2110, m));
     return std::move(sums).finish();
   };
   GramAccumulator resumed(P, R, test_device());
-  const InputFile file(folder / "state");
-  CHECK(file.size() == static_cast<int64_t>(resumed.state_bytes()));
-  resumed.load_state(file, 0);
+  resumed.load_state(reader(state));
   const Gram gram = last(std::move(accumulator)), again = last(std::move(resumed));
   CHECK(again.rows == m);
   CHECK(again.matrix.dense().to_vector<double>() == gram.matrix.dense().to_vector<double>());
@@ -363,7 +371,7 @@ TEST_CASE("rows are added on a device, those of the host as well, also after an 
   CHECK(relative_error(matrix_of(gram.matrix.dense()), j.transpose() * j) <= 1e-13);
   CHECK(relative_error(matrix_of(gram.right_hand_side), j.transpose() * r) <= 1e-13);
 
-  // The sum of what two have added, one of them by way of a file. On the host blocks end with rows that do not fill
+  // The sum of what two have added, one of them by way of its bytes. On the host blocks end with rows that do not fill
   // them.
   for (const Device device : {Device::cpu, test_device()}) {
     const auto sum_of = [&](int64_t from, int64_t to) {
@@ -371,20 +379,14 @@ TEST_CASE("rows are added on a device, those of the host as well, also after an 
       sums.add(part(j, from, to), part(r, from, to));
       return sums;
     };
-    const auto saved = [&](const GramAccumulator& sums) {
-      AtomicFile out(folder / "part");
-      sums.save_state(out);
-      out.commit();
-      return folder / "part";
-    };
     GramAccumulator total = sum_of(0, 700), other = sum_of(700, m);
     if (device == Device::cpu) {
-      const std::string open = saved(other);
-      CHECK_THROWS_WITH(total.add_state(InputFile(open), 0), Catch::Contains("not closed cannot be added"));
+      const std::vector<std::byte> open = saved(other);
+      CHECK_THROWS_WITH(total.add_state(reader(open)), Catch::Contains("not closed cannot be added"));
     }
     other.close_block();
-    const std::string closed = saved(other);
-    total.add_state(InputFile(closed), 0);
+    const std::vector<std::byte> closed = saved(other);
+    total.add_state(reader(closed));
     const Gram both = std::move(total).finish();
     CHECK(both.rows == m);
     CHECK(relative_error(matrix_of(both.matrix.dense()), j.transpose() * j) <= 1e-13);

@@ -113,6 +113,7 @@ struct Part {
 TEST_CASE("every op gives the same on a device as on the CPU, whatever the order of the threads", "[device]") {
   const Samples samples = all_samples();
   const Part part;
+  require(part.of <= samples.size(), "there are {} samples for {} parts", samples.size(), part.of);
   size_t orders = 0;
   for (size_t number = part.first; number < samples.size(); number += part.of) {
     const Sample& sample = samples[number];
@@ -120,8 +121,8 @@ TEST_CASE("every op gives the same on a device as on the CPU, whatever the order
       constexpr emu::Schedule schedules[] = {emu::Schedule::reverse, emu::Schedule::shuffled, emu::Schedule::warps};
       emu::set_schedule(schedules[orders++ % 3]);
       const std::string wrong = compare(sample, c, test_device());
-      INFO(sample.op << " (" << sample.note << "), " << name_of(c.layout) << ", K = " << c.stack << ", "
-                     << fastntk::name_of(c.dtype) << ": " << wrong);
+      INFO("part " << part.first << "/" << part.of << ": " << sample.op << " (" << sample.note << "), "
+                   << name_of(c.layout) << ", K = " << c.stack << ", " << fastntk::name_of(c.dtype) << ": " << wrong);
       CHECK(wrong.empty());
     }
   }

@@ -73,10 +73,13 @@ forget_time=$(seconds_of forget "$state" --where first:1)
 purge_time=$(seconds_of forget "$state" --where first:1 --purge)
 kernel=(ntk "$model" --subset bn --data fashion-mnist --samples first:40)
 kernel_time=$(seconds_of "${kernel[@]}" -o "$work/whole.npy")
+spectrum=("${kernel[@]}" --spectrum --representation primal)
+must "${spectrum[@]}" --plot "$work/whole.svg" --rank 0/2
+spectrum_time=$(seconds_of "${spectrum[@]}" --plot "$work/whole.svg")
 
 # kill -9, in turn.
 for ((i = 0; i < kills; i++)); do
-  case $((i % 4)) in
+  case $((i % 5)) in
     0)
       rm -rf "$state"
       kill_at_random "$prepare_time" "${prepare[@]}"
@@ -111,6 +114,18 @@ for ((i = 0; i < kills; i++)); do
       must restore "$state" --to 0
       intact
       no_leftovers
+      ;;
+    4)
+      if ((RANDOM % 2)); then rank=(--rank 0/2); else rank=(); fi
+      must "${spectrum[@]}" --plot "$work/kernel.svg" --rank 1/2
+      kill_at_random "$spectrum_time" "${spectrum[@]}" --plot "$work/kernel.svg" "${rank[@]}"
+      # Where it was killed as it removed what it was made of, less than both ranks may be left: one more makes it two again.
+      must "${spectrum[@]}" --plot "$work/kernel.svg" --rank 0/2
+      must "${spectrum[@]}" --plot "$work/kernel.svg"
+      cmp "$work/whole.svg" "$work/kernel.svg"
+      rm "$work/kernel.svg"
+      left=$(find "$work" -name 'kernel.svg*')
+      [[ -z $left ]] || fail "left behind: $left"
       ;;
   esac
 done

@@ -182,13 +182,15 @@ TEST_CASE("an interrupted kernel goes on where it was and ends in the same bits"
 TEST_CASE("an interrupted primal Gram matrix goes on where it was and ends in the same bits", "[ntk]") {
   const Network net;
   const Subset subset = choose(*net.model, "bn+head");
-  const Tensor targets = Random(9).normal_tensor({70, 3}, DType::float64);
+  const int64_t n = 600;  // more than a group, with one thread
+  const Tensor inputs = Random(8).normal_tensor({n, 8, 8, 1}),
+               targets = Random(9).normal_tensor({n, 3}, DType::float64);
   const TemporaryFolder folder;
   NtkOptions options{.purpose = NtkPurpose::spectrum, .representation = NtkRepresentation::primal};
-  const Gram expected = NtkComputation(*net.model, subset, net.inputs, {}, options).gram(targets);
+  const Gram expected = NtkComputation(*net.model, subset, inputs, {}, options).gram(targets);
   CHECK(relative_difference(expected.matrix.dense(), [&] {
           GramAccumulator sums(subset.size(), 1);
-          sums.add(jacobian(*net.model, subset, net.inputs).rows, targets);
+          sums.add(jacobian(*net.model, subset, inputs).rows, targets);
           return std::move(sums).finish().matrix.dense();
         }()) == 0);
   options.progress = folder.path() + "/gram.partial";
@@ -198,33 +200,33 @@ TEST_CASE("an interrupted primal Gram matrix goes on where it was and ends in th
   options.on_step = [&] {
     if (++steps == 1) throw Stop{};
   };
-  NtkComputation first(*net.model, subset, net.inputs, {}, options);
+  NtkComputation first(*net.model, subset, inputs, {}, options);
   const int64_t group = first.problem().sweep_samples;
-  INFO("groups of " << group);
-  if (group < 70) {
-    CHECK_THROWS_AS(first.gram(targets), Stop);
-    CHECK(std::filesystem::exists(options.progress));
-    set_thread_count(before);
-    options.on_step = {};
-    NtkComputation second(*net.model, subset, net.inputs, {}, options);
-    const Gram again = second.gram(targets);
-    CHECK(second.resumed() == group);
-    CHECK(same_bits(again.matrix.dense(), expected.matrix.dense()));
-    CHECK(same_bits(again.right_hand_side, expected.right_hand_side));
-    second.remove_progress();
-    CHECK(!std::filesystem::exists(options.progress));
-  }
+  REQUIRE(group < n);
+  CHECK_THROWS_AS(first.gram(targets), Stop);
+  CHECK(std::filesystem::exists(options.progress));
+  set_thread_count(before);
+  options.on_step = {};
+  NtkComputation second(*net.model, subset, inputs, {}, options);
+  const Gram again = second.gram(targets);
+  CHECK(second.resumed() == group);
+  CHECK(same_bits(again.matrix.dense(), expected.matrix.dense()));
+  CHECK(same_bits(again.right_hand_side, expected.right_hand_side));
+  second.remove_progress();
+  CHECK(!std::filesystem::exists(options.progress));
   set_thread_count(before);
 }
 
 TEST_CASE("ranks share the sums of a primal Gram matrix", "[ntk]") {
   const Network net;
   const Subset subset = choose(*net.model, "bn+head");
-  const Tensor targets = Random(9).normal_tensor({70, 3}, DType::float64);
+  const int64_t n = 600;  // more than a group, with one thread
+  const Tensor inputs = Random(8).normal_tensor({n, 8, 8, 1}),
+               targets = Random(9).normal_tensor({n, 3}, DType::float64);
   const TemporaryFolder folder;
   NtkOptions options{.purpose = NtkPurpose::spectrum, .representation = NtkRepresentation::primal};
-  const auto computation = [&](const Tensor& inputs = {}) {
-    return NtkComputation(*net.model, subset, inputs.defined() ? inputs : net.inputs, {}, options);
+  const auto computation = [&](const Tensor& other = {}) {
+    return NtkComputation(*net.model, subset, other.defined() ? other : inputs, {}, options);
   };
   const Gram expected = computation().gram(targets);
   CHECK_THROWS_WITH(computation().gram_of_rank({0, 2}, targets), Catch::Contains("ranks need a progress file"));
@@ -235,13 +237,13 @@ TEST_CASE("ranks share the sums of a primal Gram matrix", "[ntk]") {
     for (const int64_t number : numbers) {
       const RankFile sums = computation().gram_of_rank({number, 3}, targets);
       CHECK(sums.file == options.progress + fmt::format(".rank-{}-of-3", number));
-      CHECK(sums.first == number * 70 / 3);
-      CHECK(sums.last == (number + 1) * 70 / 3);
+      CHECK(sums.first == number * n / 3);
+      CHECK(sums.last == (number + 1) * n / 3);
     }
     NtkComputation whole = computation();
     Gram gram = whole.gram(targets);
     int64_t samples = 0;
-    for (const int64_t number : numbers) samples += (number + 1) * 70 / 3 - number * 70 / 3;
+    for (const int64_t number : numbers) samples += (number + 1) * n / 3 - number * n / 3;
     CHECK(whole.resumed() == samples);
     whole.remove_progress();
     CHECK(std::filesystem::is_empty(folder.path()));
@@ -257,30 +259,61 @@ TEST_CASE("ranks share the sums of a primal Gram matrix", "[ntk]") {
   // A rank that was interrupted goes on, and one that is done has nothing to do.
   const int before = thread_count();
   set_thread_count(1);
-  struct Stop {};
   options.on_step = [] { throw Stop{}; };
   const int64_t group = computation().problem().sweep_samples;
-  INFO("groups of " << group);
-  if (group < 35) CHECK_THROWS_AS(computation().gram_of_rank({1, 2}, targets), Stop);
-  options.on_step = {};
-  for (const int64_t found : {group < 35 ? group : 0, int64_t{35}}) {
+  REQUIRE(group < n / 2);
+  CHECK_THROWS_AS(computation().gram_of_rank({1, 2}, targets), Stop);
+  // While it works no one else does, nor after it does anyone find what it needed for that.
+  options.on_step = [&] {
+    NtkOptions quiet = options;
+    quiet.on_step = {};
+    NtkComputation other(*net.model, subset, inputs, {}, quiet);
+    CHECK_THROWS_WITH(other.gram_of_rank({1, 2}, targets), Catch::Contains("another process is writing it"));
+    CHECK_THROWS_WITH(other.gram(targets), Catch::Contains("another process is writing it"));
+  };
+  for (const int64_t found : {group, n / 2}) {
     NtkComputation rank = computation();
     rank.gram_of_rank({1, 2}, targets);
     CHECK(rank.resumed() == found);
+    options.on_step = {};
   }
   set_thread_count(before);
+  const auto files = [&] { return std::distance(std::filesystem::directory_iterator(folder.path()), {}); };
+  CHECK(files() == 1);
 
   // What belongs to other inputs, to another number of ranks, or is damaged, is neither used nor overwritten.
-  CHECK_THROWS_WITH(computation(Random(11).normal_tensor(net.inputs.shape())).gram(targets),
+  CHECK_THROWS_WITH(computation(Random(11).normal_tensor(inputs.shape())).gram(targets),
                     Catch::Contains("rank-1-of-2 has sums of another model"));
   CHECK_THROWS_WITH(computation().gram_of_rank({1, 2}), Catch::Contains("rank-1-of-2 has sums of another model"));
-  computation().gram_of_rank({0, 5}, targets);
+  CHECK_THROWS_WITH(computation().gram_of_rank({0, 5}, targets), Catch::Contains("files of 2 ranks, this is one of 5"));
+  const std::string file = options.progress + ".rank-1-of-2", stray = options.progress + ".rank-0-of-5";
+  write_file_atomically(stray, "");
   CHECK_THROWS_WITH(computation().gram(targets), Catch::Contains("files of 2 ranks and of 5"));
-  std::filesystem::remove(options.progress + ".rank-0-of-5");
-  const std::string damaged = options.progress + ".rank-1-of-2";
-  std::filesystem::resize_file(damaged, std::filesystem::file_size(damaged) - 8);
-  CHECK_THROWS_WITH(computation().gram(targets), Catch::Contains("rank-1-of-2 is damaged"));
-  CHECK(file_exists(damaged));
+  std::filesystem::remove(stray);
+  options.representation = NtkRepresentation::dual;
+  CHECK_THROWS_WITH(computation(), Catch::Contains("which the dual representation does not use"));
+  options.representation = NtkRepresentation::primal;
+  CHECK(files() == 1);
+  const std::string whole = read_file(file);
+  const auto refused = [&](const std::string& bytes) {
+    write_file_atomically(file, bytes);
+    CHECK_THROWS_WITH(computation().gram(targets), Catch::Contains("rank-1-of-2 is damaged"));
+    CHECK(file_exists(file));
+  };
+  refused(whole.substr(0, whole.size() - 8));
+  std::string changed = whole;
+  changed[whole.size() / 2] ^= 1;
+  refused(changed);
+
+  // More ranks than samples: some have nothing to do.
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path())) std::filesystem::remove(entry);
+  computation().gram_of_rank({n, n + 1}, targets);
+  NtkComputation many = computation();
+  CHECK(relative_difference(many.gram(targets).matrix.dense(), expected.matrix.dense()) < 1e-14);
+  CHECK(many.resumed() == 1);
+  CHECK(files() == n + 1);
+  many.remove_progress();
+  CHECK(files() == 0);
 }
 
 TEST_CASE("the predicted memory is the allocator's peak within a tenth", "[ntk]") {
