@@ -28,7 +28,7 @@ commands=(
   parity "compare full-size models with PyTorch, torchvision and timm (a Python that has them: FASTNTK_TORCH_PYTHON)"
   table "make the whole table that the README shows"
   table-vit "make the tables of the vision transformer (docs/vit.md)"
-  headline "the kernel of a ViT-B/32 on 5,000 images: prepare, forget, verify (half an hour or more; goes on where it was interrupted)"
+  headline "the kernel of a ViT-B/32 on 5,000 images: prepare, forget, verify (about an hour; goes on where it was interrupted)"
   build "build everything"
   help "this list"
 )
