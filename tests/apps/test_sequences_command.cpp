@@ -55,8 +55,8 @@ TEST_CASE("random sequences of requests end where a recomputation from what is l
     Draw draw(static_cast<uint64_t>(sequence));
     const std::string tuned = folder / fmt::format("tuned-{}.safetensors", sequence % 2), state = folder / "state";
     if (!file_exists(tuned))
-      succeeds(fmt::format("finetune {} -o {} --samples '30000-59999 per-class:3' --epochs 1 --subset {} --loss {}",
-                           pretrained, tuned, sequence % 2 ? "head" : "bn", sequence % 2 ? "ce" : "mse"));
+      succeeds(fmt::format("finetune {} -o {} --samples '30000-59999 per-class:3' --epochs 1 {}", pretrained, tuned,
+                           sequence % 2 ? "--subset head --loss ce" : "--subset bn --head keep-and-random --loss mse"));
     std::filesystem::remove_all(state);
     succeeds("prepare " + tuned + " -o " + state);
     const std::vector<int64_t> all =
@@ -107,6 +107,7 @@ TEST_CASE("random sequences of requests end where a recomputation from what is l
     const std::string last = fmt::format("{}/record-{:06}.json", state, there.size() - 1);
     const auto record = nlohmann::json::parse(read_file(last))["result"];
     CHECK(record["n_after"] == there.back().size());
+    CHECK(record["update_norm"].get<double>() > 0);
     CHECK(record["relative_residual"].get<double>() <= 1e-10);
     // A, b and θ anew from what is left alone.
     succeeds("verify " + last + " --state " + state + " --samples ids:" + list(there.back()));
