@@ -203,6 +203,10 @@ TEST_CASE("training that is killed or interrupted is continued or begun again, t
     kill(child, signal);
     int status = 0;
     waitpid(child, &status, 0);
+    if (signal == SIGINT)
+      CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 130));
+    else
+      CHECK((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
     // However far it came, the same command ends in the same file.
     REQUIRE(run("finetune " + pretrained + " -o " + cut + flags).code == 0);
     CHECK(sha256_of_file(cut) == sha256_of_file(whole));

@@ -127,7 +127,8 @@ TEST_CASE("a step of an optimiser on a device is one on the CPU", "[device]") {
         const std::vector<double> expected = here[k].to(DType::float64).to_vector<double>(),
                                   got = there[k].to(DType::float64).to_vector<double>();
         for (size_t i = 0; i < got.size(); i++)
-          if (std::abs(got[i] - expected[i]) > (dtype == DType::float64 ? 1e-14 : 1e-6) * (1 + std::abs(expected[i])))
+          if (!(std::abs(got[i] - expected[i]) <=
+                (dtype == DType::float64 ? 1e-14 : 1e-6) * (1 + std::abs(expected[i]))))
             FAIL("element " << i << " of tensor " << k << " is " << got[i] << ", on the CPU " << expected[i]);
       }
     }

@@ -9,6 +9,7 @@
 #include "engine/ops/reduce.h"
 #include "engine/ops/softmax.h"
 #include "engine/random.h"
+#include "worse.h"
 
 using namespace fastntk;
 
@@ -20,7 +21,7 @@ double largest_difference(const Tensor& a, const Tensor& b) {
   REQUIRE(a.shape() == b.shape());
   const auto x = a.to_vector<double>(), y = b.to_vector<double>();
   double m = 0;
-  for (size_t i = 0; i < x.size(); i++) m = std::max(m, std::abs(x[i] - y[i]));
+  for (size_t i = 0; i < x.size(); i++) m = test::worse(m, std::abs(x[i] - y[i]));
   return m;
 }
 

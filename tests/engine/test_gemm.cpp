@@ -9,6 +9,7 @@
 #include "engine/cpu/gemm.h"
 #include "engine/cpu/isa/gemm.h"
 #include "engine/parallel.h"
+#include "worse.h"
 
 using namespace fastntk;
 using cpu::gemm;
@@ -71,7 +72,7 @@ struct Problem {
           sum += term, size += std::abs(term);
         }
         const double bound = static_cast<double>(k + 2) * static_cast<double>(std::numeric_limits<T>::epsilon()) * size;
-        worst = std::max(worst, std::abs(static_cast<double>(now) - sum) / bound);
+        worst = test::worse(worst, std::abs(static_cast<double>(now) - sum) / bound);
       }
     return worst;
   }

@@ -9,6 +9,7 @@
 #include "engine/parallel.h"
 #include "engine/precision.h"
 #include "engine/random.h"
+#include "worse.h"
 
 using namespace fastntk;
 
@@ -66,7 +67,7 @@ TEST_CASE("a product in bf16 is that of the rounded operands, with sums in float
                                   rounded(b[static_cast<size_t>(transpose_b ? j * ldb + l : l * ldb + j)]);
               sum += term, size += std::fabs(term);
             }
-            worst = std::max(worst, std::fabs(c[static_cast<size_t>(i * ldc + j)] - sum) / (size + 1e-30));
+            worst = test::worse(worst, std::fabs(c[static_cast<size_t>(i * ldc + j)] - sum) / (size + 1e-30));
           }
           for (int64_t j = n; j < ldc; j++) untouched = untouched && c[static_cast<size_t>(i * ldc + j)] == 7;
         }
@@ -100,7 +101,7 @@ TEST_CASE("linear layers multiply in bf16 forwards and backwards where it is ask
     const Tensor x64 = x.to(DType::float64), w64 = w.to(DType::float64);
     const auto a = linear(Variable(x64), Variable(w64)).value.to_vector<double>();
     double difference = 0;
-    for (size_t i = 0; i < a.size(); i++) difference = std::max(difference, std::fabs(a[i] - full[i]));
+    for (size_t i = 0; i < a.size(); i++) difference = test::worse(difference, std::fabs(a[i] - full[i]));
     CHECK(difference <= 1e-4);
   }
   CHECK(product(w) == full);

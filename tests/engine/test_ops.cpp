@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <set>
 
+#include "engine/cpu/dispatch.h"
 #include "engine/op_checks.h"
 
 using namespace fastntk;
@@ -49,6 +51,12 @@ void test_family(const Samples& samples) {
 }
 
 }  // namespace
+
+TEST_CASE("the instruction set is the one that is asked for", "[ops]") {
+  const char* const wanted = std::getenv("FASTNTK_ISA");
+  const std::string in_force = cpu::name_of(cpu::isa());
+  CHECK(in_force == (wanted ? wanted : in_force));
+}
 
 TEST_CASE("every registered op has samples, and every sample is of a registered op", "[ops]") {
   std::set<std::string> registered, sampled;

@@ -10,6 +10,7 @@
 #include "engine/cpu/isa/weight_gradient.h"
 #include "engine/cpu/weight_gradient.h"
 #include "engine/parallel.h"
+#include "worse.h"
 
 using namespace fastntk;
 using cpu::convolution_weight_gradient;
@@ -85,7 +86,7 @@ struct Problem {
                   sum += term, size += std::abs(term), terms++;
                 }
             const double bound = terms * static_cast<double>(std::numeric_limits<T>::epsilon()) * size;
-            worst = std::max(worst, std::abs(static_cast<double>(dw[index]) - sum) / bound);
+            worst = test::worse(worst, std::abs(static_cast<double>(dw[index]) - sum) / bound);
           }
     return worst;
   }

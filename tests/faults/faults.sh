@@ -129,6 +129,7 @@ for ((i = 0; i < kills; i++)); do
       ;;
   esac
 done
+((3 * killed >= kills)) || fail "only $killed of $kills kills came while the program ran"
 say "$kills kills, $killed of them while the program ran: every state was the one before or the one after"
 
 fresh() {

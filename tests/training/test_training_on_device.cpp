@@ -7,6 +7,7 @@
 #include "training/curvature.h"
 #include "training/small_training.h"
 #include "training/trainer.h"
+#include "worse.h"
 
 using namespace fastntk;
 using test::test_device;
@@ -36,7 +37,7 @@ void check_close(const std::vector<double>& got, const std::vector<double>& expe
   double largest = 0, difference = 0;
   for (size_t i = 0; i < got.size(); i++) {
     largest = std::max(largest, std::abs(expected[i]));
-    difference = std::max(difference, std::abs(got[i] - expected[i]));
+    difference = test::worse(difference, std::abs(got[i] - expected[i]));
   }
   CHECK(difference <= allowed * largest);
 }

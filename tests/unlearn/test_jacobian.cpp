@@ -127,6 +127,7 @@ TEST_CASE("Jacobian rows have the same bits for any tile, class stack, thread co
     CHECK(same_bits(j.rows, expected.rows));
     CHECK(same_bits(j.logits, expected.logits));
   };
+  int budgets = 0;
   for (const int threads : {1, 2, 3}) {
     set_thread_count(threads);
     check({});
@@ -143,8 +144,10 @@ TEST_CASE("Jacobian rows have the same bits for any tile, class stack, thread co
       }
       CHECK(plan.bytes_per_thread * static_cast<size_t>(threads) <= options.memory);
       check(options);
+      budgets++;
     }
   }
+  CHECK(budgets >= 6);
 }
 
 TEST_CASE("a memory budget that is too small is refused, and the smallest one that is named will do") {
