@@ -10,6 +10,7 @@
 #include "engine/ops/elementwise.h"
 #include "engine/ops/linear.h"
 #include "engine/ops/reduce.h"
+#include "engine/ops/resize.h"
 #include "engine/ops/softmax.h"
 #include "engine/record_checks.h"
 #include "engine/safetensors.h"
@@ -300,6 +301,12 @@ TEST_CASE("position embeddings are resized for images of another size when asked
   const Tensor before = values(model, "pos_embed"), after = values(larger, "pos_embed");
   REQUIRE(after.shape() == Shape{1, 25, 8});
   CHECK(after.slice(1, 0, 1).to_vector<double>() == before.slice(1, 0, 1).to_vector<double>());
+  // Rows of the grid are rows of images: 3 x 2 to 6 x 4.
+  const Tensor grid = resize(before.slice(1, 1, 7).reshape({1, 3, 2, 8}), 6, 4,
+                             {.interpolation = Interpolation::bicubic, .antialias = true})
+                          .value;
+  CHECK(after.slice(1, 1, 25).to_vector<double>() == grid.to_vector<double>());
+  CHECK(grid.to_vector<double>()[0] != grid.to_vector<double>()[8]);
   // A cubic through equal values is that value.
   values(model, "pos_embed").fill(2);
   for (const double v : values(with_image_size(model, 4, 20), "pos_embed").to_vector<double>())

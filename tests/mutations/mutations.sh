@@ -92,11 +92,13 @@ try() {
     tail -n 3 "$folder/log" >&2
     return 255  # xargs stops
   fi
-  if (cd "$folder" && ulimit -c 0 && timeout 600 ./tests "[device]" -w NoTests --abort > log 2>&1); then
-    echo "survived	$what"
-  else
-    echo "noticed	$what"
-  fi
+  local code=0
+  (cd "$folder" && ulimit -c 0 && timeout 600 ./tests "[device]" -w NoTests --abort > log 2>&1) || code=$?
+  case $code in
+    0) echo "survived	$what" ;;
+    124 | 137) echo "stopped	$what" ;;  # by the clock, or for its memory: that shows nothing
+    *) echo "noticed	$what" ;;
+  esac
   rm -rf "$folder"
 }
 export -f try
@@ -117,12 +119,13 @@ echo "$total mutants of the kernels"
 xargs -P "${FASTNTK_JOBS:-$(nproc)}" -L 1 bash -c 'try "$@"' _ < "$work/mutants" | tee "$work/results"
 
 count() { grep -c "^$1" "$work/results" || true; }
-noticed=$(count noticed) broken=$(count broken) survived=$(count survived) unexplained=0 equivalent=0
+noticed=$(count noticed) broken=$(count broken) survived=$(count survived) stopped=$(count stopped) unexplained=0 equivalent=0
 while IFS=$'\t' read -r _ name change text; do
   why=$(awk -F '\t' -v name="$name" -v change="$change" -v text="$text" '$1 == name && $2 == change && $3 == text {print $4}' "$root/tests/mutations/survivors.txt")
   [[ -n $why ]] || unexplained=$((unexplained + 1))
   [[ $why != Equivalent:* ]] || equivalent=$((equivalent + 1))
   printf 'survivor: %s, %s: %s\n  %s\n' "$name" "$change" "$text" "${why:-NOT EXPLAINED}"
 done < <(grep '^survived' "$work/results" || true)
-echo "kernel mutations: $noticed of $((noticed + survived - equivalent)) noticed, $equivalent more change nothing, $broken do not compile, $unexplained survivors unexplained"
-((100 * noticed >= 95 * (noticed + survived - equivalent) && unexplained == 0))
+echo "kernel mutations: $noticed of $((noticed + stopped + survived - equivalent)) noticed, $equivalent more change nothing, $broken do not compile, $stopped took too long, $unexplained survivors unexplained"
+((noticed + survived + broken + stopped == total && noticed > 0 && 10 * broken < total))
+((100 * noticed >= 95 * (noticed + stopped + survived - equivalent) && unexplained == 0))

@@ -1,6 +1,7 @@
 // Samples that come back, arrive and are purged: whatever was asked before, the state is that of who is there.
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include "engine/file.h"
@@ -238,6 +239,7 @@ TEST_CASE("after a purge restore needs whom it brings back, and knows one sample
 TEST_CASE("whatever the sequence of requests, the state is that of who is there", "[prepared]") {
   const Setting s;
   const Samples more = more_samples(6, 100), all = together(s.samples, more);
+  std::map<std::string, int> served;
   for (const char* const loss : {"mse", "ce"})
     for (uint64_t seed = 0; seed < 4; seed++) {
       const TemporaryFolder folder;
@@ -278,12 +280,18 @@ TEST_CASE("whatever the sequence of requests, the state is that of who is there"
           }
         } catch (const UsageError&) {
           asked += "(refused)";
+          CHECK(state->present() == here);
           continue;
         }
         requests++;
+        served[state->journal().entries().back().kind]++;
         check_last(*state, all);
       }
     }
+  for (const char* const kind : {"forget", "add", "restore", "purge", "compact"}) {
+    INFO(kind);
+    CHECK(served[kind] > 0);
+  }
 }
 
 TEST_CASE("a state is linearised again at its present weights", "[prepared]") {
