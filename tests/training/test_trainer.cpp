@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <set>
 
 #include "engine/device.h"
 #include "engine/emu/sanitizers.h"
@@ -146,12 +147,13 @@ TEST_CASE("training has the same bits for any number of threads") {
 TEST_CASE("only the subset is trained, and eval mode leaves the running statistics alone") {
   const Model model = small_resnet();
   const Subset tuned = choose(*model, "bn+head");
+  std::set<std::string> names;
+  for (const Subset::Entry& e : tuned.entries) names.insert(e.name);
   // Parameters outside of the subset, and all buffers.
   const auto frozen = [&] {
     std::vector<std::vector<double>> out;
     for (const auto& [name, p] : model->named_parameters())
-      if (std::ranges::none_of(tuned.entries, [&](const Subset::Entry& e) { return e.name == name; }))
-        out.push_back(p->value.to(DType::float64).to_vector<double>());
+      if (!names.contains(name)) out.push_back(p->value.to(DType::float64).to_vector<double>());
     CHECK(out.size() + tuned.entries.size() == model->named_parameters().size());
     for (const auto& [name, b] : model->named_buffers()) out.push_back(b->value.to(DType::float64).to_vector<double>());
     return out;
