@@ -317,6 +317,9 @@ std::string NtkChoice::str() const {
 NtkChoice plan_ntk(const NtkProblem& problem, NtkRepresentation asked) {
   require(problem.samples > 0 && problem.rows > 0 && problem.columns > 0,
           "a kernel of {} samples with {} rows each in {} parameters", problem.samples, problem.rows, problem.columns);
+  require_usage(
+      asked != NtkRepresentation::thin_file || problem.file,
+      "the representation thin-file keeps rows in a file beside the one that is written, and none is written");
   const Planner planner(problem);
   NtkChoice out;
   const double budget = planner.budget();

@@ -272,6 +272,8 @@ TEST_CASE("what cannot be done is refused before it is begun") {
   check_refused("ntk " + pretrained + " --samples first:1 --top 1 --ridge 1", 2, "--ridge is for");
   check_refused("ntk " + pretrained + " --samples first:1 --top 10", 2, "has 9 eigenvalues");
   check_refused("ntk " + pretrained + " --samples first:1 --plot p.png", 2, "ends in .svg");
+  check_refused("ntk " + pretrained + " --samples first:1 --spectrum --representation thin-file", 2,
+                "and none is written");
   const std::string ranked = "ntk " + pretrained + " --samples first:1 --rank ";
   check_refused(ranked + "0/2 -o k.npy", 2, "give one");
   check_refused(ranked + "2/2 --plot p.svg", 2, "a rank is K/N");

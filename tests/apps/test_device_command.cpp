@@ -1,4 +1,5 @@
 // --device, and what the program says of devices.
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -65,18 +66,38 @@ TEST_CASE("a model is fine-tuned, prepared, and forgets on the emulator as on th
 
 TEST_CASE("pretrain and every representation of ntk run on the emulator") {
   const TemporaryFolder folder;
-  const auto succeeds = [&](const std::string& arguments) {
-    const Result r = run(arguments + " --quiet --device emu");
+  const auto succeeds = [&](const std::string& arguments, const std::string& device = "emu") {
+    const Result r = run(arguments + " --quiet --device " + device);
     INFO(arguments << "\n" << r.output);
-    CHECK(r.code == 0);
+    REQUIRE(r.code == 0);
   };
-  const std::string small = folder / "small.safetensors";
+  const std::string small = folder / "small.safetensors", report = folder / "report.json";
   succeeds("pretrain -o " + small + " --width 4 --samples 'class:0-8 first:32' --test-samples first:5 --epochs 1");
+  const auto largest = [&](const std::string& how, const std::string& device) {
+    succeeds("ntk " + small + " --samples first:4 --subset bn --representation " + how + " --json " + report +
+                 (how == "matrix-free" ? " --top 3" : " --spectrum --plot " + (folder / "spectrum.svg")),
+             device);
+    const auto results = nlohmann::json::parse(read_file(report))["results"];
+    std::vector<double> out;
+    for (int k = 0; k < 3; k++) out.push_back(results[fmt::format("eigenvalue.{:06}", k)].get<double>());
+    return out;
+  };
+  const std::vector<double> expected = largest("thin", "cpu");
+  CHECK(expected[2] > 0);
   for (const char* const how : {"thin", "thin-file", "primal", "dual", "matrix-free"}) {
-    const bool matrix = how == std::string("primal") || how == std::string("matrix-free");
-    succeeds("ntk " + small + " --samples first:4 --subset bn --representation " + how + " " +
-             (matrix ? how == std::string("primal") ? "--spectrum" : "--top 3" : "-o " + (folder / "kernel.npy")));
+    INFO(how);
+    const std::vector<double> here = largest(how, "emu");
+    for (size_t k = 0; k < 3; k++) CHECK(std::abs(here[k] - expected[k]) <= 1e-4 * expected[0]);
   }
+  const auto kernel = [&](const std::string& device) {
+    succeeds("ntk " + small + " --samples first:4 --subset bn -o " + (folder / "kernel.npy"), device);
+    return load_npy(folder / "kernel.npy").to_vector<double>();
+  };
+  const std::vector<double> block = kernel("cpu"), there = kernel("emu");
+  const double size = *std::ranges::max_element(block);
+  CHECK(size > 0);
+  REQUIRE(there.size() == block.size());
+  for (size_t i = 0; i < block.size(); i++) CHECK(std::abs(there[i] - block[i]) <= 1e-5 * size);
 }
 
 // Some minutes: in `./run.sh check`, or by its tag.
