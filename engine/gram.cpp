@@ -231,7 +231,7 @@ size_t GramAccumulator::state_bytes() const {
   return bytes + device_sums_.bytes();
 }
 
-void GramAccumulator::save_state(const std::function<void(std::span<const std::byte>)>& write) const {
+void GramAccumulator::save_state(const WriteBytes& write) const {
   const int64_t counters[2] = {rows_, filled_};
   write(std::as_bytes(std::span(counters)));
   if (device_ != Device::cpu) {
@@ -242,7 +242,7 @@ void GramAccumulator::save_state(const std::function<void(std::span<const std::b
   if (tiling_.count) write({reinterpret_cast<const std::byte*>(matrix_.tile(0, 0)), matrix_.bytes()});
 }
 
-void GramAccumulator::load_state(const std::function<void(std::span<std::byte>)>& read) {
+void GramAccumulator::load_state(const ReadBytes& read) {
   int64_t counters[2] = {};
   read(std::as_writable_bytes(std::span(counters)));
   rows_ = counters[0], filled_ = counters[1];
@@ -261,7 +261,7 @@ void GramAccumulator::load_state(const std::function<void(std::span<std::byte>)>
   if (tiling_.count) read({reinterpret_cast<std::byte*>(matrix_.tile(0, 0)), matrix_.bytes()});
 }
 
-void GramAccumulator::add_state(const std::function<void(std::span<std::byte>)>& read) {
+void GramAccumulator::add_state(const ReadBytes& read) {
   int64_t counters[2] = {};
   read(std::as_writable_bytes(std::span(counters)));
   require(counters[1] == 0, "sums of a Gram matrix whose last block has {} rows and was not closed cannot be added",

@@ -18,6 +18,10 @@ struct Gram {
   int64_t rows = 0;        ///< m
 };
 
+/// The bytes of a state, in order: `WriteBytes` takes the next ones, `ReadBytes` fills what it is given with them.
+using WriteBytes = std::function<void(std::span<const std::byte>)>;
+using ReadBytes = std::function<void(std::span<std::byte>)>;
+
 /// Accumulates JᵀJ and Jᵀr. Rows are collected in blocks of 256, so that the pieces they arrive in change no bit. For
 /// weighted normal equations pass transformed rows. Memory: P²/2 + 256·P numbers of 8 bytes.
 ///
@@ -38,13 +42,13 @@ class GramAccumulator {
   /// there gives the bits of not having stopped. `write` takes the bytes in order, `read` fills what it is given in
   /// that order.
   size_t state_bytes() const;
-  void save_state(const std::function<void(std::span<const std::byte>)>& write) const;
-  void load_state(const std::function<void(std::span<std::byte>)>& read);
+  void save_state(const WriteBytes& write) const;
+  void load_state(const ReadBytes& read);
   /// Ends a block with the rows collected so far: what is saved after that is a sum for add_state().
   void close_block();
   /// Adds what an accumulator of the same sizes and device had saved after close_block(): the sum over the rows of
   /// both.
-  void add_state(const std::function<void(std::span<std::byte>)>& read);
+  void add_state(const ReadBytes& read);
   /// Closes the last block and hands out the result; the accumulator is empty afterwards.
   Gram finish() &&;
 

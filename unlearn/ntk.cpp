@@ -118,7 +118,7 @@ NtkComputation::NtkComputation(const Module& model, Subset subset, const Tensor&
                 options_.progress, name_of(choice_.plan.representation));
 }
 
-std::string NtkComputation::key(const std::string& representation) const {
+std::string NtkComputation::key(const std::string& representation, const Tensor& targets) const {
   Sha256 hash;
   hash.add(fmt::format("{}\n{}\n", representation, row_bits(model_.device())));
   for (const Subset::Entry& e : subset_.entries) hash.add(e.name + "\n");
@@ -126,6 +126,7 @@ std::string NtkComputation::key(const std::string& representation) const {
   for (const auto& [name, b] : model_.named_buffers()) add_tensor(hash, name, b->value);
   add_tensor(hash, "inputs", inputs_);
   add_tensor(hash, "second", second_);
+  add_tensor(hash, "targets", targets);
   return hash.hex();
 }
 

@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "engine/gram.h"
+#include "engine/rank.h"
 #include "unlearn/ntk_kernel.h"
 #include "unlearn/ntk_plan.h"
 #include "unlearn/ntk_progress.h"
-#include "unlearn/rank.h"
 
 namespace fastntk {
 
@@ -60,9 +60,8 @@ class NtkComputation {
 
  private:
   /// A hash of all that changes the bits of Θ or JᵀJ, but for what belongs to the representation.
-  std::string key(const std::string& representation) const;
+  std::string key(const std::string& representation, const Tensor& targets = {}) const;
   void check_primal(const Tensor& targets) const;
-  std::string sums_key(const Tensor& targets) const;
   GramAccumulator sum_over(SampleRange samples, const Tensor& targets, SumsFile* file);
   void complete(SumsFile& file, const Tensor& targets);
   void load(const Tensor& inputs, int64_t tile_from, int64_t tile_to, const Tiling& tiling, int64_t file_offset,

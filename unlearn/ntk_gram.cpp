@@ -3,22 +3,12 @@
 #include <deque>
 
 #include "engine/progress.h"
-#include "engine/sha256.h"
 #include "unlearn/ntk.h"
 
 namespace fastntk {
 namespace {
 
 constexpr double snapshot_seconds = 15;
-
-// What another run computed for hours is not overwritten.
-void require_own(const SumsFile& file) {
-  require(
-      !file.foreign(),
-      "{} has sums of another model, other samples or settings, or of another processor or version of this program; "
-      "remove it, or run the command that it is of",
-      file.path());
-}
 
 }  // namespace
 
@@ -28,14 +18,6 @@ void NtkComputation::check_primal(const Tensor& targets) const {
   const int64_t n = inputs_.extent(0), C = layout_.classes;
   require(!targets.defined() || targets.shape() == Shape({n, C}), "targets of {} samples must be [{}, {}], got {}", n,
           n, C, targets.defined() ? targets.shape().str() : "");
-}
-
-std::string NtkComputation::sums_key(const Tensor& targets) const {
-  Sha256 hash;
-  hash.add(key("primal 2"));
-  hash.add(targets.defined() ? targets.describe() : "no targets");
-  if (targets.defined()) hash.add(bytes_of(targets.contiguous()));
-  return hash.hex();
 }
 
 // The sums over samples [first, last), from where the file, if any, has them on.
@@ -78,17 +60,18 @@ Gram NtkComputation::gram(const Tensor& targets) {
   const int64_t n = inputs_.extent(0);
   const std::string& path = options_.progress;
   if (path.empty()) return sum_over({0, n}, targets, nullptr).finish();
-  const std::string key = sums_key(targets);
+  const std::string which = key("primal 2", targets);
   const std::vector<Rank> ranks = ranks_beside(path);
   if (ranks.empty()) {
-    SumsFile file(path, key, 0, n);
+    SumsFile file(path, which, 0, n);
     return sum_over({0, n}, targets, &file).finish();
   }
   std::deque<SumsFile> parts;
   for (const Rank& rank : ranks) {
     const auto [first, last] = rank.part_of(n);
-    require_own(parts.emplace_back(file_of_rank(path, rank), key, first, last));
-    of_ranks_.push_back(parts.back().path());
+    const SumsFile& part = parts.emplace_back(file_of_rank(path, rank), which, first, last);
+    require_own(!part.foreign(), part.path(), "sums");
+    of_ranks_.push_back(part.path());
   }
   for (SumsFile& part : parts) complete(part, targets);
   GramAccumulator sums(subset_.size(), targets.defined() ? 1 : 0, model_.device());
@@ -100,14 +83,14 @@ RankFile NtkComputation::gram_of_rank(const Rank& rank, const Tensor& targets) {
   check_primal(targets);
   const std::string& path = options_.progress;
   require(!path.empty(), "ranks need a progress file, beside which they leave their sums");
-  for (const Rank& other : ranks_beside(path))
-    require(other.count == rank.count,
-            "beside {} there are files of {} ranks, this is one of {}; remove those that are not wanted", path,
-            other.count, rank.count);
+  const std::vector<Rank> others = ranks_beside(path);
+  require(others.empty() || others[0].count == rank.count,
+          "beside {} there are files of {} ranks, this is one of {}; remove those that are not wanted", path,
+          std::ssize(others), rank.count);
   resumed_ = 0;
   const auto [first, last] = rank.part_of(inputs_.extent(0));
-  SumsFile file(file_of_rank(path, rank), sums_key(targets), first, last);
-  require_own(file);
+  SumsFile file(file_of_rank(path, rank), key("primal 2", targets), first, last);
+  require_own(!file.foreign(), file.path(), "sums");
   complete(file, targets);
   return {file.path(), first, last};
 }

@@ -138,6 +138,13 @@ void PieceFile::remove() {
   if (unlink(path_.c_str()) != 0) fail("cannot remove {}: {}", path_, std::strerror(errno));
 }
 
+void require_own(bool own, const std::string& path, const char* what) {
+  require(own,
+          "{} has {} of another model, other samples or settings, or of another processor or version of this program; "
+          "remove it, or run the command that it is of",
+          path, what);
+}
+
 SumsFile::SumsFile(std::string path, const std::string& key, int64_t first, int64_t last)
     : path_(std::move(path)),
       start_(fmt::format("fastntk sums 1\n{} {} {}\n", key, first, last)),
@@ -173,7 +180,7 @@ void SumsFile::unlock() const {
   close(lock_);
 }
 
-void SumsFile::read_state(const std::function<void(const std::function<void(std::span<std::byte>)>&)>& use) const {
+void SumsFile::read_state(const std::function<void(const ReadBytes&)>& use) const {
   const InputFile file(path_);
   auto offset = static_cast<int64_t>(start_.size() + sizeof(Head));
   const auto end = file.size() - static_cast<int64_t>(sizeof(uint64_t));

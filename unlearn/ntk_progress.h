@@ -40,6 +40,9 @@ class PieceFile {
   std::map<int64_t, int64_t> places_;  // of the headers, by number
 };
 
+/// What another run computed for hours is not overwritten: Error unless the file at `path`, which has `what`, is `own`.
+void require_own(bool own, const std::string& path, const char* what);
+
 /// Sums over samples [first, last), in a file that is replaced as a whole, with a checksum. One process has it, for as
 /// long as the object lives; others are refused.
 class SumsFile {
@@ -67,7 +70,7 @@ class SumsFile {
     uint64_t bytes;  // of the state, which a checksum follows
   };
   void unlock() const;
-  void read_state(const std::function<void(const std::function<void(std::span<std::byte>)>& read)>& use) const;
+  void read_state(const std::function<void(const ReadBytes& read)>& use) const;
 
   std::string path_, start_;  // the first bytes of the file
   int64_t first_, last_, next_;

@@ -121,12 +121,8 @@ class RowPieces {
   }
 
  private:
-  // What another run computed for hours is not overwritten.
   const std::string& checked(const std::string& path) const {
-    require(!file_exists(path) || PieceFile::is_there(path, key_),
-            "{} has rows of another model, other samples or settings, or of another processor or version of this "
-            "program; remove it, or run the command that it is of",
-            path);
+    require_own(!file_exists(path) || PieceFile::is_there(path, key_), path, "rows");
     return path;
   }
   LinearisedPart part_of(const std::string& path, int64_t first, std::span<const std::byte> bytes) const {

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "datasets/samples.h"
+#include "engine/rank.h"
 #include "unlearn/jacobian.h"
-#include "unlearn/rank.h"
 #include "unlearn/rows.h"
 
 namespace fastntk {

@@ -2,7 +2,6 @@
 // sample database.
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 
 #include "engine/device.h"
@@ -10,6 +9,7 @@
 #include "engine/emu/block.h"
 #include "engine/error.h"
 #include "engine/op_checks.h"
+#include "engine/rank.h"
 #include "engine/tape.h"
 #include "test_device.h"
 
@@ -97,31 +97,26 @@ std::vector<Case> cases(const Sample& sample, size_t number) {
 }
 
 // "2/16" in FASTNTK_TEST_PART: samples 2, 18, 34 …, so that processes can share the samples out.
-struct Part {
-  size_t first = 0, of = 1;
-  Part() {
-    const char* const wanted = std::getenv("FASTNTK_TEST_PART");
-    if (!wanted) return;
-    int read = 0;
-    const bool parsed = std::sscanf(wanted, "%zu/%zu%n", &first, &of, &read) == 2 && wanted[read] == '\0';
-    require(parsed && first < of, "FASTNTK_TEST_PART is \"K/N\" with K < N; it is \"{}\"", wanted);
-  }
-};
+Rank part_of_samples() {
+  const char* const wanted = std::getenv("FASTNTK_TEST_PART");
+  return wanted ? parse_rank(wanted) : Rank{};
+}
 
 }  // namespace
 
 TEST_CASE("every op gives the same on a device as on the CPU, whatever the order of the threads", "[device]") {
   const Samples samples = all_samples();
-  const Part part;
-  require(part.of <= samples.size(), "there are {} samples for {} parts", samples.size(), part.of);
+  const Rank part = part_of_samples();
+  require(part.count <= std::ssize(samples), "there are {} samples for {} parts", samples.size(), part.count);
   size_t orders = 0;
-  for (size_t number = part.first; number < samples.size(); number += part.of) {
+  for (int64_t k = part.number; k < std::ssize(samples); k += part.count) {
+    const auto number = static_cast<size_t>(k);
     const Sample& sample = samples[number];
     for (const Case& c : cases(sample, number)) {
       constexpr emu::Schedule schedules[] = {emu::Schedule::reverse, emu::Schedule::shuffled, emu::Schedule::warps};
       emu::set_schedule(schedules[orders++ % 3]);
       const std::string wrong = compare(sample, c, test_device());
-      INFO("part " << part.first << "/" << part.of << ": " << sample.op << " (" << sample.note << "), "
+      INFO("part " << part.number << "/" << part.count << ": " << sample.op << " (" << sample.note << "), "
                    << name_of(c.layout) << ", K = " << c.stack << ", " << fastntk::name_of(c.dtype) << ": " << wrong);
       CHECK(wrong.empty());
     }

@@ -1,4 +1,4 @@
-#include "unlearn/rank.h"
+#include "engine/rank.h"
 
 #include <algorithm>
 #include <filesystem>
